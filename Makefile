@@ -1,0 +1,79 @@
+# qdelta - `make help` lists the targets.  GNU make; gcc or clang (CC=clang).
+CC       ?= cc
+PREFIX   ?= /usr/local
+BUILD    ?= build
+VERSION  := 0.1.0
+PKGS     := sqlite3 libcjson libpcre2-8 libcrypto libutf8proc libcurl
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
+            -Wpointer-arith -Wundef -Wformat=2 -Wvla
+OPT      ?= -O2
+SANITIZE ?=
+# A score must not depend on who built it: no -ffast-math, no -march=native, no contraction of a*b+c
+# into one rounding.  Only kernel files named for an instruction set get its flags.
+CFLAGS   += -std=c11 -D_POSIX_C_SOURCE=200809L $(OPT) -ffp-contract=off $(WARN) -Iharness -Iquantizers \
+            -pthread $(SANITIZE) $(shell pkg-config --cflags $(PKGS))
+LDFLAGS  += -pthread $(SANITIZE)
+LDLIBS   += $(shell pkg-config --libs $(PKGS)) -lcsv -lm
+
+SOURCES  := $(sort $(wildcard harness/*.c harness/*/*.c harness/*/*/*.c quantizers/*.c))
+OBJECTS  := $(SOURCES:%.c=$(BUILD)/%.o)
+CORE     := $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
+UNITS    := $(sort $(wildcard tests/unit/test_*.c))
+UNIT_BIN := $(UNITS:tests/unit/%.c=$(BUILD)/tests/%)
+COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo +)
+
+all: $(BUILD)/qdelta        ## build the program (the default)
+
+$(BUILD)/qdelta: $(OBJECTS)
+	$(CC) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+
+ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
+$(BUILD)/%_avx2.o: CFLAGS += -mavx2 -mfma -mf16c
+$(BUILD)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
+endif
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Rebuild everything when the compiler or its flags change; version.o when the commit does.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' > $@
+$(BUILD)/commit: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
+$(BUILD)/harness/cli/version.o: $(BUILD)/commit
+$(BUILD)/harness/cli/version.o: CFLAGS += -DQDELTA_VERSION='"$(VERSION)"' -DQDELTA_COMMIT='"$(COMMIT)"'
+
+$(BUILD)/tests/%: tests/unit/%.c $(CORE) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itests/unit -MMD -MP -o $@ $< $(CORE) $(LDFLAGS) $(LDLIBS) $(shell pkg-config --libs cmocka)
+
+test: $(BUILD)/qdelta $(UNIT_BIN) check-layers  ## unit and command-line tests; needs no download
+	@BUILD=$(BUILD) tests/run.sh $(UNIT_BIN)
+
+asan:                       ## the whole test suite under address, undefined-behaviour and leak checks
+	$(MAKE) BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
+
+check-layers:               ## hold every #include to the table of rooms
+	@tests/check-layers.sh
+
+install: $(BUILD)/qdelta    ## install under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/qdelta
+	install -m 755 $(BUILD)/qdelta $(DESTDIR)$(PREFIX)/bin/qdelta
+	cp -R tasks $(DESTDIR)$(PREFIX)/share/qdelta/
+	install -d $(DESTDIR)$(PREFIX)/share/qdelta/results $(DESTDIR)$(PREFIX)/share/qdelta/reports
+	install -m 644 results/schema.sql $(DESTDIR)$(PREFIX)/share/qdelta/results/
+	cp -R reports/plots $(DESTDIR)$(PREFIX)/share/qdelta/reports/
+
+clean:                      ## remove build/
+	rm -rf $(BUILD)
+
+help:                       ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+-include $(OBJECTS:.o=.d) $(UNIT_BIN:=.d)
+
+FORCE:
+.PHONY: all test asan check-layers install clean help FORCE

@@ -1,0 +1,114 @@
+/* engine.h - the door of engine/: token ids -> logits, the same bits every time.
+ *
+ * One ragged forward pass: spans of many sequences side by side, each with its own positions, each
+ * attending to a shared read-only prefix (computed once) plus its own tail.  Logits do not depend on
+ * threads, on how tokens are split into spans, calls or batches, on what else runs in the batch, on
+ * prefix reuse, nor on the kernel set.  How: every float sum has one fixed order (see kernels.h), every
+ * token's arithmetic touches only its own row and its own sequence, own exp/tanh/gelu.
+ *
+ * An engine is used by one thread at a time; it owns a pool of its own. */
+#ifndef QDELTA_ENGINE_H
+#define QDELTA_ENGINE_H
+
+#include "base/base.h"
+#include "model/model.h"
+
+enum act_mode {
+    ACT_I16,    /* default: activations rounded per 32-block to int16 against integer weights; f32 else */
+    ACT_F32,    /* float everywhere: the slow reference */
+    ACT_Q8,     /* llama.cpp's Q8_0 / Q8_K rounding of activations: "as deployed" */
+    ACT_COUNT
+};
+extern const char *const act_mode_names[ACT_COUNT];     /* "i16", "f32", "q8" */
+
+struct engine_options {
+    enum act_mode act;
+    int threads;                /* 0 = all CPUs */
+    const char *kernels;        /* "generic", "avx2", "avx512"; NULL = fastest this CPU runs */
+    bool in_place;              /* never repack weights: multiply from the mapping */
+    int batch_tokens;           /* tokens taken through the layers at once; 0 = default. Changes speed, not bits. */
+};
+
+struct engine;
+struct seq;
+
+bool engine_open(struct engine **out, const struct model *m, const struct engine_options *o, struct error *err);
+void engine_close(struct engine *e);                    /* fine on NULL; close its sequences first */
+const char *engine_kernels(const struct engine *e);     /* name of the set in use */
+int engine_threads(const struct engine *e);
+uint64_t engine_bytes(const struct engine *e);          /* repacked weights, buffers, caches allocated now */
+
+/* A sequence: its K/V cache and length.  prefix (may be NULL) is borrowed read-only and must outlive the
+ * child; the child's first token has position prefix length.  Prefixes may nest (a tree).  A sequence that
+ * has children must not grow. */
+bool seq_open(struct seq **out, struct engine *e, struct seq *prefix, struct error *err);
+void seq_close(struct seq *s);                          /* fine on NULL */
+int seq_length(const struct seq *s);                    /* tokens, prefix included */
+/* Forget own tokens from position length on (not below the prefix's length). */
+void seq_truncate(struct seq *s, int length);
+
+struct span {
+    struct seq *seq;            /* each sequence at most once a call */
+    const int32_t *ids;         /* appended to the sequence */
+    int n;
+    int first_logits;           /* logits are wanted for ids[first_logits .. n); n = none, n - 1 = last only */
+};
+/* Append the spans and write the wanted logits, rows in span order then position order, each [vocab] float32
+ * after the final softcap.  Ids out of range, or a sequence beyond the model's context, are errors and leave
+ * every sequence as it was. */
+bool engine_forward(struct engine *e, const struct span *spans, int n, float *logits, struct error *err);
+
+/* ---- greedy generation, many sequences at once (continuous batching) ---- */
+
+struct generation {             /* one request; zero-initialise outputs */
+    struct seq *prefix;         /* may be NULL */
+    const int32_t *prompt;      /* >= 1 token */
+    int n_prompt;
+    int max_new;
+    struct ids out;             /* generated ids; a stop id is not included. Caller frees. */
+    enum { FINISH_NONE, FINISH_EOS, FINISH_STOP, FINISH_LENGTH } finish;
+    double least_margin;        /* smallest top-1 minus top-2 log-probability over the generated tokens */
+    int64_t elapsed_ns;         /* share of batch time */
+    /* Called after each token; return true to stop (the finish is then FINISH_STOP). May be NULL. */
+    bool (*stop)(void *ctx, const struct generation *g);
+    void *ctx;
+};
+/* Pull requests with next(ctx) (NULL when there are no more), run up to width at a time, give each back
+ * with done(ctx, g) (false from done: stop, error in err is the caller's).  Ties go to the lowest id.
+ * stop ids are the model's. */
+struct generation_feed {
+    struct generation *(*next)(void *ctx);
+    bool (*done)(void *ctx, struct generation *g, struct error *err);
+    void *ctx;
+    int width;                  /* sequences at once; 0 = default */
+};
+bool engine_generate(struct engine *e, const struct generation_feed *feed, struct error *err);
+
+/* ---- for quantizers: see every matrix's input; go layer by layer; replace weights ---- */
+
+/* Called with the rows that are about to be multiplied by the weight called name (expert >= 0 for one
+ * matrix of a stack): x[n][ld], cols used. From the calling thread only. */
+struct engine_tap {
+    void (*see)(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld);
+    void *ctx;
+};
+void engine_set_tap(struct engine *e, const struct engine_tap *tap);    /* NULL: none; borrowed */
+
+/* The residual stream, whole sequences of n tokens each, taken one layer at a time without a cache:
+ * x is [n_seqs * n][hidden].  ple is Gemma 4 E's per-layer input, [n_seqs * n][n_layers * ple_size], or NULL. */
+bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n, float *x, float *ple, struct error *err);
+bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err);
+/* Use t instead of the model's tensor of the same name from now on (bytes borrowed until engine_close). */
+bool engine_replace(struct engine *e, const struct tensor *t, struct error *err);
+/* ---- scoring of logits, the same bits everywhere ---- */
+
+/* ln sum exp(x[0..n)), fixed order, double accumulation. */
+double logits_log_sum(const float *x, int n);
+/* Index of the largest (lowest index on ties) and the second largest value. */
+int logits_top(const float *x, int n, float *first, float *second);
+
+/* ---- what this CPU can do ---- */
+const char *const *engine_kernel_sets(void);            /* every set compiled in, fastest first; NULL ends */
+bool engine_kernel_supported(const char *name);
+
+#endif
