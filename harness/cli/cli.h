@@ -95,6 +95,7 @@ struct table;
 struct table *table_new(int columns, const char *const *heads, const char *align /* "lrr" */, struct error *err);
 void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool table_print(struct table *t, FILE *out, struct error *err);    /* frees */
+void table_free(struct table *t);                                   /* without printing; fine on NULL */
 
 int cmd_run(const struct settings *s, struct error *err);
 int cmd_compare(const struct settings *s, struct error *err);

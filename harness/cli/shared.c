@@ -176,6 +176,15 @@ void table_cell(struct table *t, const char *format, ...)
     t->cells[t->n++] = copy;
 }
 
+void table_free(struct table *t)
+{
+    for (size_t i = 0; t && i < t->n; i++)
+        free(t->cells[i]);
+    if (t)
+        free(t->cells);
+    free(t);
+}
+
 bool table_print(struct table *t, FILE *out, struct error *err)
 {
     bool ok = !t->failed || fail(err, STATUS_MEMORY, "out of memory for a table");
@@ -192,9 +201,6 @@ bool table_print(struct table *t, FILE *out, struct error *err)
         if (last)
             fputc('\n', out);
     }
-    for (size_t i = 0; i < t->n; i++)
-        free(t->cells[i]);
-    free(t->cells);
-    free(t);
+    table_free(t);
     return ok;
 }
