@@ -1,11 +1,8 @@
 /* engine.c - opening, closing, buffers, and the two ways work is handed out: matrices and rows. */
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
-
-const char *const act_mode_names[ACT_COUNT] = { [ACT_I16] = "i16", [ACT_F32] = "f32", [ACT_Q8] = "q8" };
 
 /* ---- buffers ---- */
 
@@ -258,31 +255,4 @@ void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, co
 void engine_set_tap(struct engine *e, const struct engine_tap *tap)
 {
     e->tap = tap;
-}
-
-/* ---- what this CPU can do ---- */
-
-static const char *set_names[16];
-
-static void list_sets(void)
-{
-    const struct kernels *const *k = kernels_all();
-    for (size_t i = 0; k[i] && i + 1 < ARRAY_LEN(set_names); i++)
-        set_names[i] = kernels_name(k[i]);
-}
-
-const char *const *engine_kernel_sets(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, list_sets);
-    return set_names;
-}
-
-bool engine_kernel_supported(const char *name)
-{
-    const struct kernels *const *k = kernels_all();
-    for (size_t i = 0; k[i]; i++)
-        if (strcmp(kernels_name(k[i]), name) == 0)
-            return kernels_supported(k[i]);
-    return false;
 }

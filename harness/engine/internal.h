@@ -9,7 +9,7 @@
  *   experts.c    mixture of experts, tokens batched by expert
  *   generate.c   continuous batching, greedy
  *   stream.c     layer by layer without a cache, for quantizers
- *   score.c      logits -> numbers */
+ *   kernels/     arithmetic; logits -> numbers */
 #ifndef QDELTA_ENGINE_INTERNAL_H
 #define QDELTA_ENGINE_INTERNAL_H
 
