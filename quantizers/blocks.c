@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "lanes.h"
 #include "search.h"
 
 static float row_mean_square(const float *x, int64_t n)
@@ -22,56 +23,100 @@ void importance_weights(int n, const float *x, const float *importance, float me
         w[i] = importance[i] * sqrtf(mean_square + x[i] * x[i]);
 }
 
-static float signed_extremum(int n, const float *x)
+/* Whole numbers in [0, 255.5], truncated. */
+static void bytes_of_floats(const float *v, uint8_t *out)
 {
-    float amax = 0, max = 0;
-    for (int i = 0; i < n; i++)
-        if (amax < fabsf(x[i])) {
-            amax = fabsf(x[i]);
-            max = x[i];
-        }
-    return max;
+#if defined(__SSE2__)
+    for (int j = 0; j < 32; j += 16) {
+        __m128i a = _mm_cvttps_epi32(_mm_loadu_ps(v + j)), b = _mm_cvttps_epi32(_mm_loadu_ps(v + j + 4));
+        __m128i c = _mm_cvttps_epi32(_mm_loadu_ps(v + j + 8)), d = _mm_cvttps_epi32(_mm_loadu_ps(v + j + 12));
+        __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d));
+        memcpy(out + j, &bytes, 16);
+    }
+#else
+    for (int j = 0; j < 32; j++)
+        out[j] = (uint8_t)(int)v[j];
+#endif
 }
 
-/* Scales so small that 1/d overflows give no codes worth having; they must not leave the code range either. */
-static int code_of(float scaled, int limit)
+/* Scales so small that 1/d overflows leave nothing worth having: all codes from 0. */
+static float inverse(float d)
 {
-    return scaled < (float)(limit + 1) ? scaled > 0 ? (int)scaled : 0 : limit;
+    float inv = d != 0 ? 1 / d : 0;
+    return fabsf(inv) < INFINITY ? inv : 0;
 }
 
+/* Least and greatest of a block, and the first one of largest magnitude. */
+static float block_range(const float *x, float *lo, float *hi)
+{
+    float a[VF_LANES], b[VF_LANES];
+    vf least = vf_load(x), most = least;
+    for (int j = VF_LANES; j < 32; j += VF_LANES) {
+        least = vf_min(vf_load(x + j), least);
+        most = vf_max(vf_load(x + j), most);
+    }
+    vf_store(a, least);
+    vf_store(b, most);
+    *lo = a[0];
+    *hi = b[0];
+    for (int k = 1; k < VF_LANES; k++) {
+        *lo = a[k] < *lo ? a[k] : *lo;
+        *hi = b[k] > *hi ? b[k] : *hi;
+    }
+    if (*hi != -*lo)
+        return *hi > -*lo ? *hi : *lo;
+    for (int j = 0; j < 32; j++)
+        if (x[j] == *hi || x[j] == *lo)
+            return x[j];
+    return 0;
+}
+
+/* trunc(clamp((x - base) inv + add, 0, limit)) */
+static void block_codes(const float *x, float base, float inv, float add, int limit, uint8_t *codes)
+{
+    float v[32];
+    for (int j = 0; j < 32; j += VF_LANES) {
+        vf s = (vf_load(x + j) - vf_set(base)) * vf_set(inv) + vf_set(add);
+        vf_store(v + j, vf_max(vf_min(s, vf_set((float)limit + 0.5f)), vf_set(0)));
+    }
+    bytes_of_floats(v, codes);
+}
+
+static uint64_t eight(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
+
+/* Byte j: code j in the low nibble, code j + 16 in the high one. */
 static void pack_nibbles(const uint8_t *codes, uint8_t *qs)
 {
-    for (int j = 0; j < 16; j++)
-        qs[j] = (uint8_t)((codes[j] & 15) | (codes[j + 16] & 15) << 4);
+    for (int j = 0; j < 16; j += 8) {
+        uint64_t low = 0x0f0f0f0f0f0f0f0f, both = (eight(codes + j) & low) | (eight(codes + j + 16) & low) << 4;
+        memcpy(qs + j, &both, 8);
+    }
 }
+/* Bit j of byte k: the fifth bit of code 8 k + j, gathered by one multiplication. */
 static void pack_fifth_bits(const uint8_t *codes, uint8_t qh[4])
 {
-    uint32_t bits = 0;
-    for (int j = 0; j < 32; j++)
-        bits |= (uint32_t)(codes[j] >> 4 & 1) << j;
     for (int k = 0; k < 4; k++)
-        qh[k] = (uint8_t)(bits >> 8 * k);
+        qh[k] = (uint8_t)((eight(codes + 8 * k) >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56);
 }
 
 /* Symmetric: the signed extremum lands on the lowest code, -half. */
 static float symmetric_codes(const float *x, int half, uint8_t *codes)
 {
-    float d = signed_extremum(32, x) / (float)-half, inv = d != 0 ? 1 / d : 0;
-    for (int j = 0; j < 32; j++)
-        codes[j] = (uint8_t)code_of(x[j] * inv + ((float)half + 0.5f), 2 * half - 1);
+    float lo, hi, d = block_range(x, &lo, &hi) / (float)-half;
+    block_codes(x, 0, inverse(d), (float)half + 0.5f, 2 * half - 1, codes);
     return d;
 }
 static float affine_codes(const float *x, int limit, uint8_t *codes, float *min)
 {
-    float lo = x[0], hi = x[0];
-    for (int j = 1; j < 32; j++) {
-        lo = x[j] < lo ? x[j] : lo;
-        hi = x[j] > hi ? x[j] : hi;
-    }
-    float d = (hi - lo) / (float)limit, inv = d != 0 ? 1 / d : 0;
-    for (int j = 0; j < 32; j++)
-        codes[j] = (uint8_t)code_of((x[j] - lo) * inv + 0.5f, limit);
-    *min = lo;
+    float hi;
+    block_range(x, min, &hi);
+    float d = (hi - *min) / (float)limit;
+    block_codes(x, *min, inverse(d), 0.5f, limit, codes);
     return d;
 }
 
@@ -153,12 +198,20 @@ static void write_q5_1(const float *x, const float *importance, void *out, int64
     }
 }
 
-/* roundf (half away from zero) of values within int range, in a form that vectorises. */
-static int round_away(float x)
+/* Half away from zero, as roundf, of |x| < 2^22: round to even first, then mend the ties that went down. */
+static void q8_codes(const float *x, float inv, int8_t *codes)
 {
-    int t = (int)x;
-    float rest = x - (float)t;
-    return t + (rest >= 0.5f) - (rest <= -0.5f);
+    float v[32];
+    for (int j = 0; j < 32; j += VF_LANES) {
+        vf s = vf_load(x + j) * vf_set(inv), even = vf_rint(s), rest = s - even;
+        even = vf_if_less(vf_set(0), s, vf_if_less(rest, vf_set(0.5f), even, even + vf_set(1)), even);
+        even = vf_if_less(s, vf_set(0), vf_if_less(vf_set(-0.5f), rest, even, even - vf_set(1)), even);
+        vf_store(v + j, even + vf_set(128));
+    }
+    uint8_t shifted[32];
+    bytes_of_floats(v, shifted);
+    for (int j = 0; j < 32; j++)
+        codes[j] = (int8_t)(shifted[j] - 128);
 }
 
 static void write_q8_0(const float *x, const float *importance, void *out, int64_t n)
@@ -166,12 +219,9 @@ static void write_q8_0(const float *x, const float *importance, void *out, int64
     (void)importance;       /* eight bits leave nothing to choose */
     struct block_q8_0 *b = out;
     for (int64_t i = 0; i < n; i += 32, b++) {
-        float d = fabsf(signed_extremum(32, x + i)) / 127, inv = d != 0 ? 1 / d : 0;
+        float lo, hi, d = fabsf(block_range(x + i, &lo, &hi)) / 127;
         b->d = f32_to_f16(d);
-        if (!(inv < INFINITY))
-            inv = 0;
-        for (int j = 0; j < 32; j++)
-            b->qs[j] = (int8_t)round_away(x[i + j] * inv);
+        q8_codes(x + i, inverse(d), b->qs);
     }
 }
 

@@ -337,10 +337,9 @@ void write_iq4_nl(const float *x, const float *importance, void *out, int64_t n)
         float w[32];
         uint8_t codes[32];
         iq4_weights(x + i, importance ? importance + i : NULL, importance ? twice_mean_square(x + i, 32) : 0, w);
-        float d = search_iq4(32, x + i, w, IQ4_TRIES, codes), inv = d != 0 ? 1 / d : 0;
+        float d = search_iq4(x + i, w, IQ4_TRIES);
         b->d = f32_to_f16(d);
-        for (int j = 0; j < 32; j++)
-            codes[j] = (uint8_t)nearest_iq4(inv * x[i + j]);
+        search_best()->iq4_codes(x + i, d != 0 ? 1 / d : 0, codes);
         iq4_pack(codes, b->qs);
     }
 }
@@ -350,10 +349,10 @@ void write_iq4_xs(const float *x, const float *importance, void *out, int64_t n)
     struct block_iq4_xs *b = out;
     for (int64_t i = 0; i < n; i += SUPER, b++) {
         float scales[8], amax = 0, max = 0, w[32], ms = importance ? twice_mean_square(x + i, SUPER) : 0;
-        uint8_t codes[SUPER];
+        uint8_t codes[32];
         for (int s = 0; s < 8; s++) {
             iq4_weights(x + i + 32 * s, importance ? importance + i + 32 * s : NULL, ms, w);
-            scales[s] = search_iq4(32, x + i + 32 * s, w, IQ4_TRIES, codes + 32 * s);
+            scales[s] = search_iq4(x + i + 32 * s, w, IQ4_TRIES);
             if (fabsf(scales[s]) > amax) {
                 amax = fabsf(scales[s]);
                 max = scales[s];
@@ -365,12 +364,11 @@ void write_iq4_xs(const float *x, const float *importance, void *out, int64_t n)
         memset(b->scales_l, 0, sizeof b->scales_l);
         for (int s = 0; s < 8; s++) {
             int l = clamp_int(nearest_int(inv * scales[s]), -32, 31);
-            float dl = d * (float)l, inv_l = dl != 0 ? 1 / dl : 0;
-            for (int j = 0; j < 32; j++)
-                codes[32 * s + j] = (uint8_t)nearest_iq4(inv_l * x[i + 32 * s + j]);
+            float dl = d * (float)l;
+            search_best()->iq4_codes(x + i + 32 * s, dl != 0 ? 1 / dl : 0, codes);
             b->scales_l[s / 2] |= (uint8_t)(((l + 32) & 15) << 4 * (s % 2));
             b->scales_h = (uint16_t)(b->scales_h | (l + 32) >> 4 << 2 * s);
-            iq4_pack(codes + 32 * s, b->qs + 16 * s);
+            iq4_pack(codes, b->qs + 16 * s);
         }
     }
 }

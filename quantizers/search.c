@@ -206,19 +206,10 @@ float search_qp(int n, int nmax, const float *x, const float *w, uint8_t *codes)
     return sum_l2 > 0 ? sum_xl / sum_l2 : 0;
 }
 
-int nearest_iq4(float x)
+float search_iq4(const float *x, const float *w, int tries)
 {
-    int code = 0;
-    for (int t = 0; t < 15; t++)
-        code += x >= iq4_edge[t];
-    return code;
-}
-
-float search_iq4(int n, const float *x, const float *w, int tries, uint8_t *codes)
-{
-    enum { LANES = 16 };
+    enum { LANES = 16, n = 32 };
     float amax, max = signed_max(n, x, &amax);
-    clear_codes(codes, n);
     if (amax < least_amax)
         return 0;
     float inv[LANES] = { 0 }, sum_qx[LANES], sum_q2[LANES];
@@ -234,7 +225,5 @@ float search_iq4(int n, const float *x, const float *w, int tries, uint8_t *code
             scale = sum_qx[c] / sum_q2[c];
             best = scale * sum_qx[c];
         }
-    for (int i = 0; i < n; i++)
-        codes[i] = (uint8_t)nearest_iq4(inv[0] * x[i]);
     return scale;
 }

@@ -28,6 +28,8 @@ struct search_kernels {
                 float *invs, float *bases);
     /* q = nearest iq4 value of inv x: sum w q x, sum w q q */
     void (*iq4)(int n, const float *x, const float *w, int lanes, const float *inv, float *sum_qx, float *sum_q2);
+    /* Codes of the nearest iq4 value to inv x, 32 elements. */
+    void (*iq4_codes)(const float *x, float inv, uint8_t *codes);
 };
 extern const struct search_kernels search_generic, search_avx2, search_avx512;
 const struct search_kernels *search_best(void);     /* the widest that this CPU runs */
@@ -55,8 +57,7 @@ void search_qkx(int n, int nmax, int count, const float *x, const float *w, cons
                 float *scales, float *minus_mins);
 /* Non-negative values (scales of sub-blocks) onto codes 0..nmax. */
 float search_qp(int n, int nmax, const float *x, const float *w, uint8_t *codes);
-/* Best scale on the iq4 code values. tries < 1: one look, with the other sign, as ggml's quick path. */
-float search_iq4(int n, const float *x, const float *w, int tries, uint8_t *codes);
-int nearest_iq4(float x);
+/* Best scale of 32 elements on the iq4 code values, of 1 + 2 tries + 1 candidates (tries <= 7). */
+float search_iq4(const float *x, const float *w, int tries);
 
 #endif

@@ -102,28 +102,39 @@ static void lanes_qkx(int n, int nmax, const float *x, const float *w, const str
 static const float iq4_edge[15] = { -115.5f, -93.5f, -74, -57, -42, -28.5f, -16, -4.5f, 7, 19, 31.5f, 45.5f, 61, 79, 101 };
 static const float iq4_step[15] = { 23, 21, 18, 16, 14, 13, 12, 11, 12, 12, 13, 15, 16, 20, 24 };
 
-static void lanes_iq4(int n, const float *x, const float *w, int lanes, const float *inv, float *sum_qx, float *sum_q2)
+static inline vf iq4_nearest(vf v)
 {
-    for (int c = 0; c < lanes; c++) {
-        sum_qx[c] = 0;
-        sum_q2[c] = 0;
-    }
-    for (int i = 0; i < n; i++)
-        for (int c = 0; c < lanes; c += 16) {
-            float q[16], v[16];
-            for (int k = 0; k < 16; k++) {
-                v[k] = inv[c + k] * x[i];
-                q[k] = -127;
-            }
-            for (int t = 0; t < 15; t++)
-                for (int k = 0; k < 16; k++)
-                    q[k] += v[k] >= iq4_edge[t] ? iq4_step[t] : 0;
-            for (int k = 0; k < 16; k++) {
-                float wq = w[i] * q[k];
-                sum_qx[c + k] += wq * x[i];
-                sum_q2[c + k] += wq * q[k];
-            }
-        }
+    vf q = vf_set(-127);
+    for (int t = 0; t < 15; t++)
+        q = q + vf_if_less(v, vf_set(iq4_edge[t]), vf_set(0), vf_set(iq4_step[t]));
+    return q;
 }
 
-const struct search_kernels SEARCH_SET = { lanes_qx, lanes_qkx, lanes_iq4 };
+static void lanes_iq4(int n, const float *x, const float *w, int lanes, const float *inv, float *sum_qx, float *sum_q2)
+{
+    for (int c = 0; c < lanes; c += VF_LANES) {
+        vf is = vf_load(inv + c), qx = vf_set(0), q2 = vf_set(0);
+        for (int i = 0; i < n; i++) {
+            vf q = iq4_nearest(is * vf_set(x[i])), wq = vf_set(w[i]) * q;
+            qx = qx + wq * vf_set(x[i]);
+            q2 = q2 + wq * q;
+        }
+        vf_store(sum_qx + c, qx);
+        vf_store(sum_q2 + c, q2);
+    }
+}
+
+static void lanes_iq4_codes(const float *x, float inv, uint8_t *codes)
+{
+    float v[32];
+    for (int j = 0; j < 32; j += VF_LANES) {
+        vf s = vf_load(x + j) * vf_set(inv), n = vf_set(0);
+        for (int t = 0; t < 15; t++)
+            n = n + vf_if_less(s, vf_set(iq4_edge[t]), vf_set(0), vf_set(1));
+        vf_store(v + j, n);
+    }
+    for (int j = 0; j < 32; j++)
+        codes[j] = (uint8_t)(int)v[j];
+}
+
+const struct search_kernels SEARCH_SET = { lanes_qx, lanes_qkx, lanes_iq4, lanes_iq4_codes };
