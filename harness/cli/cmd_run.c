@@ -160,7 +160,7 @@ static bool print_scores(const struct settings *s, struct store *store, struct e
     while (sqlite3_step(q) == SQLITE_ROW) {
         int n = sqlite3_column_int(q, 3);
         double p = sqlite3_column_double(q, 4);
-        struct interval w = stats_wilson(p * n, n, 0.95);
+        struct interval w = wilson((int)(p * n + 0.5), n, 0.95);
         table_cell(t, "%d", sqlite3_column_int(q, 5));
         for (int c = 0; c < 3; c++)
             table_cell(t, "%s", (const char *)sqlite3_column_text(q, c));

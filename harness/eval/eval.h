@@ -32,6 +32,8 @@ struct task;                    /* one opened task: its files read, checked and 
 /* name: a folder with a task.json, or a name looked up in tasks_dir.  Errors name file, row and field. */
 bool task_open(struct task **out, const char *name, const struct task_options *o, struct error *err);
 void task_close(struct task *t);
+/* The folder that name stands for, into folder; errors name the nearest task. */
+bool task_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err);
 const char *task_name(const struct task *t);
 const char *task_version(const struct task *t);         /* "mmlu-1+sha256 of task.json's first 12 digits" */
 const char *task_kind_name(const struct task *t);       /* "choice", "generate", ... */
