@@ -35,7 +35,7 @@ static bool has_task(const char *dir, const char *name, struct text *folder)
     return here;
 }
 
-static bool find_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err)
+bool task_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err)
 {
     const char *dir = tasks_dir(o);
     bool path = strchr(name, '/') || strcmp(name, ".") == 0;
@@ -56,7 +56,6 @@ static bool find_folder(const char *name, const struct task_options *o, struct t
 
 /* ---- open ---- */
 
-/* Every item is rendered once, so that a bad record is an error now and not hours later. */
 static bool check_items(const struct task *t, struct error *err)
 {
     struct arena a = { 0 };
@@ -74,7 +73,7 @@ static bool check_items(const struct task *t, struct error *err)
 static bool open_parts(struct task *t, const char *name, struct error *err)
 {
     struct text folder = { 0 };
-    bool ok = find_folder(name, &t->options, &folder, err) && spec_read(&t->spec, text_str(&folder), t->options.mode, err);
+    bool ok = task_folder(name, &t->options, &folder, err) && spec_read(&t->spec, text_str(&folder), t->options.mode, err);
     text_free(&folder);
     if (!ok)
         return false;
