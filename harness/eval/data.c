@@ -32,10 +32,13 @@ static bool not_found(const struct task *t, const char *name, const struct place
     struct text looked = { 0 };
     for (int i = 0; i < p->n; i++)
         text_printf(&looked, "%s%s", i ? ", " : "", p->dir[i]);
-    bool fetch = json_get(t->spec.root, "fetch") != NULL;
+    struct text rows = { 0 };
+    path_join(&rows, t->spec.folders[0], "fetch.json");
+    bool fetch = file_exists(text_str(&rows));
     fail(err, STATUS_INPUT, "%s: data file \"%s\" is not there (looked in %s); %s%s%sgive its folder with --data DIR", t->spec.path,
          name, text_str(&looked), fetch ? "get it with `qdelta fetch " : "", fetch ? t->spec.name : "", fetch ? "`, or " : "");
     text_free(&looked);
+    text_free(&rows);
     return false;
 }
 

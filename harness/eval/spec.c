@@ -7,7 +7,7 @@
 enum { MAX_TASK_BYTES = 4 << 20, MAX_EXTENDS = 4 };
 
 static const char *const top_keys[] = {
-    "name", "title", "source", "licence", "url", "note", "version", "kind", "extends", "compat", "data", "fetch",
+    "name", "title", "source", "licence", "url", "note", "version", "kind", "extends", "compat", "data",
     "prompt", "description", "target", "target_delimiter", "shot_delimiter", "shots", "group", "id", "choices", "gold",
     "gold_as", "metrics", "contexts", "continuation", "stops", "max_tokens", "max_tokens_chat", "extract", "normalise",
 };
@@ -17,7 +17,6 @@ static const char *const choice_keys[] = { "of", "text", "label", "true" };
 static const char *const extract_keys[] = { "name", "regex", "pick" };
 static const char *const normalise_keys[] = { "delete", "ignore_case", "ignore_punctuation" };
 static const char *const preamble_keys[] = { "files", "after" };
-static const char *const fetch_keys[] = { "url", "file", "sha256", "bytes", "unpack" };
 static const char *const gold_names[GOLD_COUNT] = { "letter", "index", "number", "text", "label", "true" };
 
 static bool check_keys(const cJSON *o, const char *const *keys, size_t n, const char *where, struct error *err)
@@ -325,19 +324,6 @@ static bool read_texts(struct task_spec *s, struct error *err)
            opt_template(o, "continuation", &s->continuation, w, err);
 }
 
-static bool read_fetch(const struct task_spec *s, struct error *err)
-{
-    const cJSON *list = NULL;
-    const char *text;
-    if (json_get(s->root, "fetch") && !json_array(s->root, "fetch", &list, s->path, err))
-        return false;
-    for (const cJSON *e = list ? list->child : NULL; e; e = e->next)
-        if (!check_keys(e, fetch_keys, ARRAY_LEN(fetch_keys), s->path, err) || !json_str(e, "url", &text, s->path, err) ||
-            !json_str(e, "file", &text, s->path, err))
-            return false;
-    return true;
-}
-
 static bool read_kind_keys(struct task_spec *s, struct error *err)
 {
     if (s->kind->needs_choices && !read_choices(s, "choices", err))
@@ -377,7 +363,7 @@ bool spec_read(struct task_spec *s, const char *folder, enum prompt_mode mode, s
     if (mode != PROMPT_COMPAT)
         drop_compat(s);
     return (mode != PROMPT_COMPAT || apply_compat(s, err)) && read_texts(s, err) && read_kind(s, err) && read_data(s, err) &&
-           read_shots(s, err) && read_fetch(s, err) && read_kind_keys(s, err);
+           read_shots(s, err) && read_kind_keys(s, err);
 }
 
 void spec_free(struct task_spec *s)

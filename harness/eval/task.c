@@ -56,7 +56,6 @@ bool task_folder(const char *name, const struct task_options *o, struct text *fo
 
 /* ---- open ---- */
 
-/* Every item is rendered once, so that a bad record is an error now and not hours later. */
 static bool check_items(const struct task *t, struct error *err)
 {
     struct arena a = { 0 };
