@@ -65,7 +65,7 @@ static bool identify(const struct settings *s, const struct model *m, const stru
         .template_name = chat_family_names[chat], .task = task_name(t), .task_version = task_version(t),
         .metric = task_metric(t), .prompt_mode = s->mode, .shots = task_shots(t), .limit = o->limit, .seed = o->seed,
         .shard = s->shard, .act = s->act, .program_version = qdelta_version, .commit = qdelta_commit,
-        .kernels = engine_kernels(e), .threads = engine_threads(e), .items_expected = task_size(t), .command = "run",
+        .kernels = engine_kernels(e), .threads = engine_threads(e), .items_expected = task_size(t), .command = "run", .tag = s->tag,
     };
     bool resumed;
     if (!store_run(r->store, &id, &r->id, &resumed, err))
