@@ -62,10 +62,16 @@ static const char *const turn_markers[] = {
     "<|end_header_id|>", "<|im_start|>", "<|im_end|>",
 };
 
-static bool is_turn_marker(const char *text)
+/* Gemma 4 answers with these, and whoever reads the answer needs them: they are printed, and parsed wherever they
+ * stand.  GGUF files say so, tokenizer.json calls them special; one model must not have two tokenizers. */
+static const char *const answer_markers[] = {
+    "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>",
+};
+
+static bool is_one_of(const char *text, const char *const *list, size_t n)
 {
-    for (size_t i = 0; i < ARRAY_LEN(turn_markers); i++)
-        if (strcmp(text, turn_markers[i]) == 0)
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(text, list[i]) == 0)
             return true;
     return false;
 }
@@ -98,8 +104,10 @@ static bool add_token(struct tokenizer *t, int id, const struct tokenizer_spec *
     const char *text = arena_str(&t->arena, s->tokens[id], len, err);
     if (!text)
         return false;
-    if (is_turn_marker(text))
+    if (is_one_of(text, turn_markers, ARRAY_LEN(turn_markers)))
         type = TOKEN_CONTROL;
+    else if (t->kind == KIND_RAW_BPE && is_one_of(text, answer_markers, ARRAY_LEN(answer_markers)))
+        type = TOKEN_USER_DEFINED;
     t->tokens[id] = (struct token){ text, text, len, len, (uint8_t)type, x->flags ? x->flags[id] : 0 };
     int64_t first;
     if (len && map_get(&t->by_text, text, len, &first))
