@@ -301,6 +301,7 @@ static void sums_avx512(const float *acc, int n, float *out)
 }
 
 static const struct tile_ops tile_avx512 = {
+    .narrow = true,
     .group = 12,
     .widths = widths,
     .float_group = 6,

@@ -69,7 +69,8 @@ static struct panel panel_of(const struct product *p)
 {
     const struct format *f = &formats[p->w->t->format];
     struct panel a = { .p = p, .ops = p->w->k->tile, .layout = layout_of(p->w->t->format), .sub = f->int_block,
-                       .wide = p->rounding == ROUND_I16, .has_min = f->has_min };
+                       .has_min = f->has_min };
+    a.wide = p->rounding == ROUND_I16 || !a.ops->narrow;
     a.subs = 32 / a.sub;
     a.unit = panel_unit(a.wide, a.sub);
     return a;

@@ -2,7 +2,7 @@
  *
  * Integer weights.  A tile is 16 rows (lane = row); for each chunk of 256 columns its codes are expanded once into a
  * scratch that stays in L1, then multiplied with one group of activation rows after another:
- *     wide (ACT_I16): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
+ *     wide (ACT_I16, or no int8 products): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
  *     narrow (ACT_Q8): [32-block][8 words][16 lanes][4] u8; word q holds elements 4 q ..
  * Accumulators wait in a buffer between chunks; there is one per output, so the sum keeps its order.
  * Codes are unsigned; the int32 sum starts at -bias * (sum of the activation codes).
@@ -26,6 +26,7 @@ struct expanded {           /* one chunk of one tile */
 };
 
 struct tile_ops {
+    bool narrow;            /* has u8 x s8 products; else ACT_Q8 is multiplied wide too */
     int group;              /* activation rows of the widest integer tile; every width[] divides the group's work */
     const int *widths;      /* widths there are kernels for, falling, 1 last */
     int float_group;
