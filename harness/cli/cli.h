@@ -23,7 +23,7 @@ struct word_list {
 struct settings {                   /* the field column of the option rows */
     struct word_list models, tasks, rest;
     const char *db, *data, *mode, *chat, *act, *kernels, *shard, *base, *task, *out, *baseline, *candidate,
-        *method, *calib, *recipe, *against, *text, *file, *prompt, *shape, *ids_file, *imatrix_in, *imatrix_out, *system;
+        *method, *calib, *recipe, *against, *text, *file, *prompt, *shape, *ids_file, *imatrix_in, *imatrix_out, *system, *tag;
     int64_t shots, limit, threads, seed, max_flips, ctx, count, seq, layers, repeats, batch, batch_items, width,
         calib_rows, calib_tokens, run, prompt_tokens;
     double margin;

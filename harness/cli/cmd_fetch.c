@@ -105,7 +105,8 @@ static bool is_right(const struct item *it, const char *path)
 /* tar -xf ARCHIVE -C its folder --strip-components=1 MEMBERS.. */
 static bool unpack(const struct item *it, const char *path, struct error *err)
 {
-    char *argv[32] = { "tar", "-xf", NULL, "-C", NULL, "--strip-components=1" };
+    static char tar[] = "tar", x[] = "-xf", c[] = "-C", strip[] = "--strip-components=1";
+    char *argv[32] = { tar, x, NULL, c, NULL, strip };
     int n = 6, code = 0;
     const cJSON *member;
     char *copy = str_dup(path, err), *folder = str_dup(path, err);

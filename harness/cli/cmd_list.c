@@ -139,7 +139,9 @@ static bool list_models(const struct settings *s, struct error *err)
 static bool list_runs(const struct settings *s, struct error *err)
 {
     static const char *const heads[] = { "run", "model", "task", "items", "expected", "finished", "act", "kernels", "started" };
-    static const char sql[] = "SELECT run, model, task, items, items_expected, finished, act, kernels, started FROM v_runs ORDER BY run";
+    static const char sql[] =
+        "SELECT run, model, task, items, items_expected, CASE finished WHEN 1 THEN 'yes' ELSE 'no' END, act, kernels, "
+        "datetime(started_at, 'unixepoch') FROM v_runs ORDER BY run";
     struct store *store = NULL;
     struct listing l;
     sqlite3_stmt *q = NULL;

@@ -65,7 +65,7 @@ static bool identify(const struct settings *s, const struct model *m, const stru
         .template_name = chat_family_names[chat], .task = task_name(t), .task_version = task_version(t),
         .metric = task_metric(t), .prompt_mode = s->mode, .shots = task_shots(t), .limit = o->limit, .seed = o->seed,
         .shard = s->shard, .act = s->act, .program_version = qdelta_version, .commit = qdelta_commit,
-        .kernels = engine_kernels(e), .threads = engine_threads(e), .items_expected = task_size(t), .command = "run",
+        .kernels = engine_kernels(e), .threads = engine_threads(e), .items_expected = task_size(t), .command = "run", .tag = s->tag,
     };
     bool resumed;
     if (!store_run(r->store, &id, &r->id, &resumed, err))
@@ -160,7 +160,7 @@ static bool print_scores(const struct settings *s, struct store *store, struct e
     while (sqlite3_step(q) == SQLITE_ROW) {
         int n = sqlite3_column_int(q, 3);
         double p = sqlite3_column_double(q, 4);
-        struct interval w = stats_wilson(p * n, n, 0.95);
+        struct interval w = wilson((int)(p * n + 0.5), n, 0.95);
         table_cell(t, "%d", sqlite3_column_int(q, 5));
         for (int c = 0; c < 3; c++)
             table_cell(t, "%s", (const char *)sqlite3_column_text(q, c));

@@ -194,9 +194,9 @@ static void check_vectors(void)
     if (sha256_bytes("abc", 3, digest, NULL))
         hex_of(digest, 32, hex);
     verdict(strcmp(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") == 0, "SHA-256");
-    struct interval w = stats_wilson(900, 1319, 0.95);
+    struct interval w = wilson(900, 1319, 0.95);
     verdict(fabs(w.lo - .65671) < 5e-6 && fabs(w.hi - .70690) < 5e-6, "Wilson interval");
-    verdict(fabs(stats_mcnemar_midp(10, 20) - .070756) < 5e-7, "mid-p McNemar");
+    verdict(fabs(mcnemar_midp(10, 20) - .070756) < 5e-7, "mid-p McNemar");
     for (int f = 0; f < FORMAT_COUNT; f++)
         if (formats[f].block_bytes <= 0 || formats[f].block <= 0 || !formats[f].to_f32)
             verdict(false, "format %d has no decoder", f);

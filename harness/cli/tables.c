@@ -23,6 +23,7 @@ const struct option options[] = {
     { "no-share",     0,  NULL,      NULL, "recompute shared prompt prefixes for every item. Never changes a result", OPT_FLAG, F(no_share), NULL, 0, 0 },
     { "shard",        0,  "I/N",     "1/1", "ask only the I-th of N parts of the items (then `merge`)", OPT_STRING, F(shard), NULL, 0, 0 },
     { "seed",         0,  "N",       "0", "seed of subsets, shots and calibration windows",       OPT_INT,    F(seed),    NULL, 0, INT64_MAX },
+    { "tag",          0,  "TEXT",    "", "set this run apart from others of the same settings, e.g. a night's date", OPT_STRING, F(tag), NULL, 0, 0 },
     { "resume",       0,  NULL,      NULL, "go on with a stopped run (this happens by itself)",   OPT_FLAG,   F(resume),  NULL, 0, 0 },
     { "base",         0,  "MODEL",   NULL, "the model that the others are compared with",         OPT_STRING, F(base),    NULL, 0, 0 },
     { "only-task",    0,  "TASK",    NULL, "only this task",                                      OPT_STRING, F(task),    NULL, 0, 0 },
@@ -71,7 +72,7 @@ const struct option options[] = {
 
 const struct command commands[] = {
     { "run", "-m MODEL.. -t TASK..", "score models on tasks, store every item",
-      "model task! db data mode shots limit chat shard seed resume batch-items width no-share" ENGINE COMMON,
+      "model task! db data mode shots limit chat shard seed tag resume batch-items width no-share" ENGINE COMMON,
       "A run that was stopped or killed goes on when the same command is said again.", 0, -1, cmd_run },
     { "compare", "--base MODEL MODEL..", "paired deltas, intervals, tests, flips, verdicts",
       "base! db only-task margin" COMMON,
@@ -90,9 +91,6 @@ const struct command commands[] = {
       NULL, 1, 1, cmd_audit },
     { "kld", "--base MODEL MODEL.. --text FILE", "KL divergence, same-top, perplexity in lock-step with a base",
       "base! text! ctx db limit" ENGINE COMMON, "--limit counts windows.", 0, -1, cmd_kld },
-    { "bench", "MODEL.. | --shape NAME[:RECIPE]", "tokens/s of prefill, decode and batches, and the share of the machine's peaks",
-      "shape layers repeats prompt-tokens" ENGINE COMMON, NULL, 0, -1, cmd_bench },
-    { "inspect", "MODEL | --shape NAME[:RECIPE]", "architecture, tensors, bits per weight, memory need", "shape" COMMON, NULL, 0, 1, cmd_inspect },
     { "tokenize", "MODEL [--text S | --file F]", "text to token ids", "text file ids special no-bos" COMMON, NULL, 1, 1, cmd_tokenize },
     { "generate", "MODEL --prompt S [-n N]", "continue a text greedily", "prompt! count chat system think no-bos special ids" ENGINE COMMON, NULL, 1, 1, cmd_generate },
     { "logits", "MODEL --ids FILE.i32 -o FILE.f32", "raw float32 logits [tokens][vocab] of given ids", "ids-file! seq output!" ENGINE COMMON,

@@ -36,6 +36,8 @@ bool task_folder(const char *name, const struct task_options *o, struct text *pa
  * now and not hours later. */
 bool task_open(struct task **out, const char *name, const struct task_options *o, struct error *err);
 void task_close(struct task *t);
+/* The folder that name stands for, into folder; errors name the nearest task. */
+bool task_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err);
 const char *task_name(const struct task *t);
 const char *task_version(const struct task *t);         /* "mmlu-1+0123456789ab": 12 digits of a digest over
                                                            task.json and every data file read */

@@ -106,6 +106,20 @@ void attention_head(const struct kernels *k, const float *q, int h, const struct
                     int from, int to /* positions from <= j < to are seen */, float scale, float cap, float *out,
                     float *scratch /* [2 * ATTENTION_TILE + h] */);
 
+/* The same for many queries over the same runs, tile by tile, so that K and V are read once for all of them: start,
+ * tiles as often as there are lists of runs, end.  from is a multiple of ATTENTION_TILE or lies at or before every
+ * query's from; to likewise, or at or beyond every query's to: no tile is split between two calls. */
+struct attention_query {
+    const float *q;
+    float *out;
+    int from, to;               /* positions it sees */
+    float max, sum;             /* of the tiles so far */
+};
+void attention_start(struct attention_query *queries, int n, int h);
+void attention_tiles(const struct kernels *k, struct attention_query *queries, int n, int h, const struct kv_run *runs,
+                     int n_runs, int from, int to, float scale, float cap);
+void attention_end(struct attention_query *queries, int n, int h);
+
 /* Greedy top-2 and log-sum-exp over logits: index of the maximum (lowest on ties), values, and
  * ln sum exp(x - max) + max: differences and exponentials in f32, the sum in 16 double lanes and the tree. */
 struct top2 {

@@ -31,6 +31,8 @@ struct vec_ops {
     double (*sum_exp)(const float *x, float max, int n);
     void (*attention)(const float *q, int h, const struct kv_run *runs, int n_runs, int from, int to, float scale,
                       float cap, float *out, float *scratch);
+    void (*attention_tiles)(struct attention_query *queries, int n, int h, const struct kv_run *runs, int n_runs, int from,
+                            int to, float scale, float cap);
 };
 
 /* One product: what matrix_apply was asked. */

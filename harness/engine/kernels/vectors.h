@@ -211,8 +211,10 @@ static void attention_f32(const float *q, int h, const struct kv_run *runs, int 
         store_up_to(out + i, v_div(load_up_to(out + i, h - i), v_set(inv)), h - i);
 }
 
+#include "attention.h"
+
 #define VECTOR_OPS                                                                                         \
     .vec = { dot_f32, scale_f32, add_f32, scale_by_f32, silu_mul_f32, gelu_mul_f32, softcap_f32, exp_f32, \
-             tanh_f32, rope_f32, max_f32, sum_exp_f32, attention_f32 }
+             tanh_f32, rope_f32, max_f32, sum_exp_f32, attention_f32, attention_tiles_f32 }
 
 #endif
