@@ -335,6 +335,113 @@ static void test_print(void **state)
     report_compare_free(c, n);
 }
 
+/* ---- the gate ---- */
+
+static enum gate_result gate(const char *baseline, const char *candidate, int max_flips, bool json, char **text)
+{
+    struct error err = { 0 };
+    struct gate_options o = { .baseline = baseline, .candidate = candidate, .margin = 1, .max_flips = max_flips };
+    enum gate_result result = GATE_CANNOT_TELL;
+    size_t size;
+    FILE *out = open_memstream(text, &size);
+    MUST(report_gate(store, &o, out, json, &result, &err));
+    fclose(out);
+    return result;
+}
+
+static void sql(const char *text)
+{
+    CHECK(sqlite3_exec(store_db(store), text, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(store_db(store)));
+}
+
+/* One run again under a tag, then more and more of its answers turned wrong. */
+static void test_gate(void **state)
+{
+    (void)state;
+    const struct made_task *t = &made_tasks[1];
+    int64_t first = made_run(store, t, &made_models[0], NULL, t->n), second = made_run(store, t, &made_models[0], "night 2", t->n);
+    char a[24], b[24], change[400];
+    snprintf(a, sizeof a, "%lld", (long long)first);
+    snprintf(b, sizeof b, "%lld", (long long)second);
+    static const char wrong[] = "answer = 'Z' WHERE run = 2 AND item IN (SELECT item FROM v_scores WHERE run = 1 AND "
+                                "metric = 'acc' AND score = 1 ORDER BY item LIMIT %d)";
+    static const struct { int wrong, max_flips; enum gate_result result; const char *words; } steps[] = {
+        { 0, 0, GATE_PASS, "every row is identical" },
+        { 4, 10, GATE_PASS, "every score stays within the margin" },
+        { 4, 3, GATE_REGRESSION, "more items flipped than allowed" },
+        { 4, -1, GATE_PASS, "4 changed; flips: 4 lost, 0 won" },
+        { 60, -1, GATE_REGRESSION, "the score fell" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        char *text;
+        snprintf(change, sizeof change, wrong, steps[i].wrong);
+        char update[600];
+        snprintf(update, sizeof update, "UPDATE items SET %s", change);
+        sql(update);
+        sql("UPDATE scores SET score = 0 WHERE metric = 'acc' AND item IN (SELECT id FROM items WHERE answer = 'Z')");
+        enum gate_result got = gate(a, b, steps[i].max_flips, false, &text);
+        CHECK(got == steps[i].result && strstr(text, steps[i].words), "step %zu: result %d, %s", i, got, text);
+        free(text);
+    }
+    char *json;
+    struct error err = { 0 };
+    assert_int_equal(gate(a, b, -1, true, &json), GATE_REGRESSION);
+    cJSON *o = json_parse(json, strlen(json), "gate", &err);
+    CHECK(o && cJSON_GetArraySize(cJSON_GetObjectItem(cJSON_GetArrayItem(cJSON_GetObjectItem(o, "tasks"), 0), "items")) == 60,
+          "the item diff is whole: %s", json);
+    cJSON_Delete(o);
+    free(json);
+}
+
+static void test_gate_moved_only(void **state)
+{
+    (void)state;
+    char *text;
+    made_run(store, &made_tasks[1], &made_models[0], NULL, 100);
+    made_run(store, &made_tasks[1], &made_models[0], "night 2", 100);
+    sql("UPDATE choices SET logprob = logprob * 1.0000001 WHERE position = 2 AND item IN (SELECT id FROM items WHERE run = 2 LIMIT 7)");
+    enum gate_result got = gate("1", "2", 0, false, &text);
+    CHECK(got == GATE_PASS && strstr(text, "93 rows identical, 7 with other log-probabilities only, 0 changed"), "%s", text);
+    free(text);
+}
+
+static void test_gate_few_items(void **state)
+{
+    (void)state;
+    char *text;
+    made_run(store, &made_tasks[1], &made_models[0], NULL, 50);
+    made_run(store, &made_tasks[1], &made_models[3], NULL, 50);
+    sql("UPDATE scores SET score = 0 WHERE metric = 'acc' AND item IN (SELECT id FROM items WHERE run = 2 ORDER BY item LIMIT 1)");
+    sql("UPDATE scores SET score = 1 WHERE metric = 'acc' AND item IN (SELECT id FROM items WHERE run = 1 ORDER BY item LIMIT 1)");
+    enum gate_result got = gate("bf16", "qat-q4_0", -1, false, &text);
+    CHECK(got == GATE_CANNOT_TELL && strstr(text, "too few"), "50 items prove nothing: %s", text);
+    free(text);
+}
+
+static void expect_gate_error(const char *baseline, const char *candidate, const char *words)
+{
+    struct error err = { 0 };
+    struct gate_options o = { .baseline = baseline, .candidate = candidate, .margin = 1, .max_flips = -1 };
+    enum gate_result result;
+    CHECK(!report_gate(store, &o, stdout, false, &result, &err) && strstr(err.text, words), "%s lacks \"%s\"", err.text, words);
+}
+
+static void test_gate_errors(void **state)
+{
+    (void)state;
+    made_run(store, &made_tasks[0], &made_models[0], NULL, 50);
+    made_run(store, &made_tasks[1], &made_models[0], NULL, 50);
+    made_run(store, &made_tasks[1], &made_models[1], NULL, 20);
+    made_run(store, &made_tasks[1], &made_models[2], NULL, 50);
+    expect_gate_error("bf16", "bf16", "a run is not compared with itself");
+    expect_gate_error("bf16", "q8_0", "the candidate q8_0 has no run of task gsm8k");
+    expect_gate_error("2", "q8_0", "q8_0 (run 3) has 20 items, the base bf16 #2 (run 2) has 50");
+    expect_gate_error("1", "4", "no task in common");
+    expect_gate_error("2", "99", "no model or run \"99\"");
+    sql("UPDATE runs SET act = 'q8' WHERE id = 4");
+    expect_gate_error("2", "4", "the activation mode (--act) differs");
+}
+
 #define ON_ROWS(test) cmocka_unit_test_setup_teardown(test, make_database, remove_database)
 #define ON_EMPTY(test) cmocka_unit_test_setup_teardown(test, make_empty, remove_database)
 
@@ -344,7 +451,8 @@ int main(void)
         ON_ROWS(test_counts),         ON_ROWS(test_verdicts),   ON_EMPTY(test_chance_has_no_winner),
         ON_EMPTY(test_refusals),      ON_EMPTY(test_prompt_hashes), ON_EMPTY(test_unfinished),
         ON_EMPTY(test_names),         ON_EMPTY(test_shards),    ON_EMPTY(test_fractions),
-        ON_ROWS(test_print),
+        ON_ROWS(test_print),          ON_EMPTY(test_gate),      ON_EMPTY(test_gate_moved_only),
+        ON_EMPTY(test_gate_few_items), ON_EMPTY(test_gate_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
