@@ -204,9 +204,9 @@ void calibration_free(struct calibration *c)
 
 /* ---- the pass ---- */
 
-bool stream_open(struct stream *s, struct job *j, struct error *err)
+bool pass_open(struct pass *s, struct job *j, struct error *err)
 {
-    *s = (struct stream){ .job = j };
+    *s = (struct pass){ .job = j };
     const struct model_config *c = &j->model->config;
     if (!j->calibration && !calibration_load(j, err))
         return false;
@@ -223,11 +223,11 @@ bool stream_open(struct stream *s, struct job *j, struct error *err)
         ok = (s->ple = mem_new_aligned(rows * (size_t)c->n_layers * (size_t)c->ple_size, sizeof(float), err)) != NULL;
     ok = ok && engine_stream_embed(s->engine, k->ids, k->rows, k->tokens, s->x, s->ple, err);
     if (!ok)
-        stream_close(s);
+        pass_close(s);
     return ok;
 }
 
-void stream_close(struct stream *s)
+void pass_close(struct pass *s)
 {
     if (s->engine)
         engine_stream_end(s->engine);
@@ -235,10 +235,10 @@ void stream_close(struct stream *s)
     free(s->x);
     free(s->ple);
     free(s->scratch);
-    *s = (struct stream){ 0 };
+    *s = (struct pass){ 0 };
 }
 
-bool stream_layer(struct stream *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err)
+bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err)
 {
     const struct calibration *k = s->job->calibration;
     const struct model_config *c = &s->job->model->config;
@@ -259,10 +259,10 @@ bool stream_layer(struct stream *s, int layer, const struct engine_tap *tap, boo
             job_progress(s->job, what, layer, c->n_layers);
     }
     engine_set_tap(s->engine, NULL);
-    return ok && (!keep || stream_check(s, layer, err));
+    return ok && (!keep || pass_check(s, layer, err));
 }
 
-bool stream_check(const struct stream *s, int layer, struct error *err)
+bool pass_check(const struct pass *s, int layer, struct error *err)
 {
     const struct calibration *k = s->job->calibration;
     size_t d = (size_t)s->job->model->config.hidden, n = (size_t)k->rows * (size_t)k->tokens * d;

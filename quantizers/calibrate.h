@@ -18,18 +18,18 @@ void calibration_free(struct calibration *c);
 void calibration_text(struct text *out, uint64_t seed, size_t bytes);
 
 /* ---- the stream of all windows through the layers ---- */
-struct stream {
+struct pass {
     struct job *job;
     struct engine *engine;
     float *x, *ple;             /* [rows * tokens][hidden], [..][n_layers * ple_size] or NULL */
     float *scratch;             /* one group's x */
     int group_rows, groups;     /* sequences that go through a layer at once */
 };
-bool stream_open(struct stream *s, struct job *j, struct error *err);
-void stream_close(struct stream *s);
+bool pass_open(struct pass *s, struct job *j, struct error *err);
+void pass_close(struct pass *s);
 /* Run layer over all windows with the tap on; keep: the stream moves on, else it stays before the layer. */
-bool stream_layer(struct stream *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err);
+bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err);
 /* The stream holds finite numbers, or the layer's name is in err. */
-bool stream_check(const struct stream *s, int layer, struct error *err);
+bool pass_check(const struct pass *s, int layer, struct error *err);
 
 #endif

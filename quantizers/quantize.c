@@ -265,8 +265,10 @@ static bool run(struct job *j, const char *out, struct error *err)
 {
     int64_t started = clock_ns();
     bool gguf = str_ends(out, ".gguf");
-    bool (*write)(struct job *, const char *, struct error *) = j->method->write ? j->method->write : gguf ? write_gguf : write_hf_folder;
+    bool (*write)(struct job *, const char *, struct error *) = j->method->write ? j->method->write : write_gguf;
     *j->report = (struct quantize_report){ 0 };
+    if (!gguf && !j->method->write)
+        return fail(err, STATUS_USAGE, "%s: method %s writes GGUF; the output's name must end in .gguf", out, j->method->info.name);
     bool ok = check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
               (!j->method->prepare || j->method->prepare(j, err)) && write(j, out, err) &&
