@@ -16,7 +16,9 @@ LDFLAGS  += -pthread $(SANITIZE)
 LDLIBS   += $(shell pkg-config --libs $(PKGS)) -lcsv -lm
 
 SOURCES  := $(sort $(wildcard harness/*.c harness/*/*.c harness/*/*/*.c quantizers/*.c))
-OBJECTS  := $(SOURCES:%.c=$(BUILD)/%.o)
+# Files that the program carries inside it, each as the NUL-terminated array embed_NAME (dots become _).
+EMBEDDED := $(sort $(wildcard results/schema.sql reports/plots/*.gp harness/report/*.css))
+OBJECTS  := $(SOURCES:%.c=$(BUILD)/%.o) $(EMBEDDED:%=$(BUILD)/embed/%.o)
 CORE     := $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
 UNITS    := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNITS:tests/unit/%.c=$(BUILD)/tests/%)
@@ -35,6 +37,12 @@ endif
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/embed/%.o: % $(BUILD)/flags
+	@mkdir -p $(@D)
+	@{ n=embed_$(subst -,_,$(subst .,_,$(notdir $*))); echo "extern const unsigned char $$n[];"; \
+	   echo "const unsigned char $$n[] = {"; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; echo "0 };"; } > $(@:.o=.c)
+	$(CC) $(CFLAGS) -c -o $@ $(@:.o=.c)
 
 # Rebuild everything when the compiler or its flags change; version.o when the commit does.
 $(BUILD)/flags: FORCE

@@ -29,11 +29,18 @@ struct task_options {
 
 struct task;                    /* one opened task: its files read, checked and indexed */
 
-/* name: a folder with a task.json, or a name looked up in tasks_dir.  Errors name file, row and field. */
+/* The folder that name stands for (a folder with a task.json, or a name looked up in tasks_dir), into path. */
+bool task_folder(const char *name, const struct task_options *o, struct text *path, struct error *err);
+
+/* name as above.  Errors name file, row and field; every item is rendered once here, so a bad record is an error
+ * now and not hours later. */
 bool task_open(struct task **out, const char *name, const struct task_options *o, struct error *err);
 void task_close(struct task *t);
+/* The folder that name stands for, into folder; errors name the nearest task. */
+bool task_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err);
 const char *task_name(const struct task *t);
-const char *task_version(const struct task *t);         /* "mmlu-1+sha256 of task.json's first 12 digits" */
+const char *task_version(const struct task *t);         /* "mmlu-1+0123456789ab": 12 digits of a digest over
+                                                           task.json and every data file read */
 const char *task_kind_name(const struct task *t);       /* "choice", "generate", ... */
 const char *task_metric(const struct task *t);          /* primary metric: "acc" */
 int task_size(const struct task *t);                    /* items after limit and shard */
@@ -63,6 +70,8 @@ struct eval_options {
     bool share_prefixes;        /* default true; false must give the same rows */
     int batch_items;            /* 0 = default; changes speed only */
     int batch_width;            /* sequences generating at once; 0 = default */
+    void (*note)(void *ctx, const char *text);      /* remarks for people; may be NULL */
+    void *note_ctx;
 };
 /* Ask every item of t; rows come in no particular order, each as soon as it is scored. */
 bool eval_run(struct engine *e, const struct model *m, const struct task *t, const struct eval_options *o,

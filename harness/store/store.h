@@ -29,6 +29,7 @@ struct run_identity {
     uint64_t seed;
     const char *shard;                                  /* "1/1" */
     const char *act;
+    const char *tag;                                    /* NULL or "": none; sets runs apart on purpose (a night's date) */
     /* facts of the run, not of its identity: */
     const char *program_version, *commit, *kernels;
     int threads;
@@ -38,16 +39,26 @@ struct run_identity {
 /* Find the run with this identity or make it; *resumed tells which.  Same label with other weights is another run. */
 bool store_run(struct store *s, const struct run_identity *id, int64_t *run, bool *resumed, struct error *err);
 bool store_have_item(struct store *s, int64_t run, const char *item_id);
+/* An item that is there already with the same content (time aside) is left as it is: another process was
+ * first.  With other content it is an error naming what differs: one of the two processes computed wrongly. */
 bool store_put_item(struct store *s, int64_t run, const struct item_row *row, struct error *err);
-/* Totals of a finished (or stopped) run. */
+/* Totals of this invocation, added to what earlier ones reported; finished says that every item was answered. */
 bool store_run_totals(struct store *s, int64_t run, bool finished, double seconds, int64_t prompt_tokens,
                       int64_t new_tokens, uint64_t peak_bytes, struct error *err);
 
-/* KLD and similar measures of a model against a base, one row a (model, base, text). */
+/* KLD and similar measures of a model against a base, one row a (model, base, text, act, name); said again, the
+ * new value counts.  Reports know the names kld_mean, kld_se, kld_min, kld_p1, kld_p10, kld_p50, kld_p90, kld_p99,
+ * kld_max, same_top, delta_p_mean, delta_p_rms, ppl, ppl_base, tokens; others are listed as they are. */
 bool store_put_measure(struct store *s, const char *model_sha256, const char *base_sha256, const char *text_sha256,
                        const char *act, const char *name, double value, struct error *err);
 
-/* merge A.db B.db .. -> C.db; export to / import from JSON Lines. */
+/* Transactions that the caller spans over several puts (a merge, a long import); puts inside join it. */
+bool store_begin(struct store *s, struct error *err);
+bool store_commit(struct store *s, struct error *err);
+void store_rollback(struct store *s);
+
+/* merge A.db B.db .. -> C.db; export to / import from JSON Lines.  Whole or not at all; what is there already
+ * is left alone, and items of one run that differ between the two are an error. */
 bool store_merge(struct store *into, const char *from_path, struct error *err);
 bool store_export(struct store *s, FILE *out, int64_t run /* 0 = all */, struct error *err);
 bool store_import(struct store *s, FILE *in, const char *where, struct error *err);
