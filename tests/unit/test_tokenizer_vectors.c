@@ -272,6 +272,92 @@ static void test_wikitext(void **state)
     text_free(&wiki);
 }
 
+/* Gemma 3 as its GGUF files have it: SPM with falling scores, runs of blanks as user-defined tokens that are cut
+ * from the raw text.  The ids must be those of its tokenizer.json, which merges by rank. */
+static struct tokenizer *gemma_as_spm(const struct tokenizer *json)
+{
+    struct error err;
+    struct tokenizer *t;
+    struct vocab v = { .spec = { .where = "gemma as SPM", .kind = "llama", .bos = 2, .eos = 1, .unk = 3, .pad = 0 } };
+    int n = v.spec.n_tokens = tokenizer_size(json);
+    v.spec.tokens = v.tokens = calloc((size_t)n, sizeof *v.tokens);
+    v.spec.token_lens = v.lens = calloc((size_t)n, sizeof *v.lens);
+    v.spec.scores = v.scores = calloc((size_t)n, sizeof *v.scores);
+    v.spec.types = v.types = calloc((size_t)n, sizeof *v.types);
+    for (int id = 0; id < n; id++) {
+        enum token_type type;
+        struct text blanks = { 0 };
+        size_t len;
+        const char *text = tokenizer_token(json, id, &len, &type);
+        if (type == TOKEN_USER_DEFINED)
+            tokenizer_decode(json, id, false, &blanks);
+        else
+            text_add(&blanks, text, len);
+        v.tokens[id] = arena_str(&v.arena, text_str(&blanks), blanks.len, &err);
+        v.lens[id] = (uint32_t)blanks.len;
+        v.types[id] = (int32_t)type;
+        v.scores[id] = type == TOKEN_USER_DEFINED ? -1000 : (float)-id;
+        text_free(&blanks);
+    }
+    MUST(tokenizer_new(&t, &v.spec, &err));
+    vocab_free(&v);
+    return t;
+}
+
+static void test_gemma_as_spm(void **state)
+{
+    (void)state;
+    struct error err;
+    NEED_VOCAB(json, GEMMA_JSON);
+    NEED_SHARED(path, "wikitext2/wiki.test.raw");
+    struct text wiki = { 0 };
+    MUST(file_read(path, 0, &wiki, &err));
+    struct tokenizer *t = gemma_as_spm(json);
+    struct ids want = encoded(json, wiki.data, wiki.len, false), got = encoded(t, wiki.data, wiki.len, false);
+    CHECK(got.n == want.n && memcmp(got.data, want.data, got.n * sizeof *got.data) == 0,
+          "%zu ids by scores, %zu by merges", got.n, want.n);
+    size_t n = run_vectors(t, "gemma as SPM", "gemma-4");
+    CHECK(n == 46, "%zu vectors", n);
+    ids_free(&want);
+    ids_free(&got);
+    text_free(&wiki);
+    tokenizer_free(t);
+}
+
+/* A small real model's own vocabulary, with BOS. */
+static void test_stories(void **state)
+{
+    (void)state;
+    struct error err;
+    NEED_SHARED(gguf, "models/stories260K/gguf/stories260K-f32.gguf");
+    NEED_SHARED(text_path, "models/stories260K/golden/tinystories_sample.txt");
+    NEED_SHARED(ids_path, "models/stories260K/golden/tinystories_sample.tokens.txt");
+    struct vocab v;
+    struct tokenizer *t;
+    struct text sample = { 0 }, want = { 0 };
+    struct ids ids = { 0 };
+    vocab_gguf(&v, gguf);
+    v.spec.add_bos = true;      /* the default for "llama" */
+    MUST(tokenizer_new(&t, &v.spec, &err));
+    MUST(file_read(text_path, 0, &sample, &err));
+    MUST(file_read(ids_path, 0, &want, &err));
+    MUST(tokenizer_encode(t, sample.data, sample.len, true, false, &ids, &err));
+    const char *p = want.data;
+    for (size_t i = 0; i < ids.n; i++) {
+        char *end;
+        long id = strtol(p, &end, 10);
+        CHECK(end != p && id == ids.data[i], "id %zu is %d, expected %.*s", i, ids.data[i], (int)(end - p), p);
+        p = end + strspn(end, ", \n[]");
+    }
+    CHECK(!*p && ids.n == 1883, "%zu ids, expected 1883", ids.n);
+    check_roundtrip(t, "stories260K", sample.data, sample.len);
+    text_free(&sample);
+    text_free(&want);
+    ids_free(&ids);
+    tokenizer_free(t);
+    vocab_free(&v);
+}
+
 /* ---- awkward texts ---- */
 
 static char *repeat(const char *s, size_t times)
@@ -291,7 +377,7 @@ static void test_long_lines(void **state)
     (void)state;
     static const char *const units[] = {
         "a", "thequickbrownfox", " ", "\n", "ab", "\t", "1", "\xE4\xB8\xAD", "\xFF", "<", " \n", "'",
-        "\xF0\x9F\x98\x80", "e\xCC\x81", "\xE2\x96\x81", "<unused", "a ",
+        "\xF0\x9F\x98\x80", "e\xCC\x81", "\xE2\x96\x81", "<unused", "a ", "a\xFF",
     };
     for (int i = 0; i < N_VOCABS; i++)
         for (size_t k = 0; k < ARRAY_LEN(units); k++) {
@@ -481,7 +567,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),           cmocka_unit_test(test_qwen35),
-        cmocka_unit_test(test_smollm),            cmocka_unit_test(test_wikitext),
+        cmocka_unit_test(test_smollm),            cmocka_unit_test(test_gemma_as_spm),
+        cmocka_unit_test(test_stories),           cmocka_unit_test(test_wikitext),
         cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_newlines),
         cmocka_unit_test(test_runs),
         cmocka_unit_test(test_gemma_runs),        cmocka_unit_test(test_gemma_samples),
