@@ -179,7 +179,12 @@ static void multiply_chunk(const struct integer_job *j, int tile, int chunk, int
     uint8_t buffer[16 * 1024] __attribute__((aligned(64)));
     struct expanded w __attribute__((aligned(64)));
     assert(layout_chunk_bytes(p->w->t->format, blocks) <= sizeof buffer);
-    a->ops->expand(p->w->t->format, packed_chunk(j, tile, chunk, buffer), blocks, a->wide, &w);
+    const uint8_t *packed = packed_chunk(j, tile, chunk, buffer);
+    if (a->ops->multiply_direct && width_of(a->ops->widths, end - first) == end - first &&
+        a->ops->multiply_direct(p->w->t->format, packed, a->wide, panel_chunk(a, chunk, blocks, first), end - first,
+                                blocks, acc))
+        return;
+    a->ops->expand(p->w->t->format, packed, blocks, a->wide, &w);
     for (int T; first < end; first += T, acc += T * 16) {
         T = width_of(a->ops->widths, end - first);
         a->ops->multiply(&w, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc);

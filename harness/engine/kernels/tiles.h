@@ -36,6 +36,9 @@ struct tile_ops {
     /* acc [T][16] += one chunk; panel at the group's first block. */
     void (*multiply)(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
                      int blocks, float *acc);
+    /* The same without the scratch, for one group of few rows; false where there is no such kernel. May be NULL. */
+    bool (*multiply_direct)(enum format_id f, const uint8_t *chunk, bool wide, const uint8_t *panel, int T, int blocks,
+                            float *acc);
     /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
     void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
     /* acc [4][T][16] += steps of 16 columns. */
