@@ -1,11 +1,14 @@
 /* tiles.c - the loops around the tiles of tiles.h: packing, activation panels, row groups over the pool. */
+#define _DEFAULT_SOURCE     /* madvise */
 #include "tiles.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24 };
 
 static int at_most(int a, int b)
 {
@@ -32,6 +35,22 @@ static void pack_tile(void *ctx, int i, int thread)
     }
 }
 
+/* Streaming gigabytes through 4 KiB pages is bound by address translation; ask for large ones where there are. */
+static void *large_pages(size_t bytes, struct error *err)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    void *p = NULL;
+    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes) != 0) {
+        fail(err, STATUS_MEMORY, "out of memory: %zu bytes of repacked weights", bytes);
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
 {
     const struct tensor *t = w->t;
@@ -40,7 +59,7 @@ bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
     struct pack_job job = { w, (int)((t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(t->format, t->cols) };
     int tiles = job.tiles * (int)t->mats;
     w->packed_bytes = (size_t)tiles * job.tile_bytes;
-    w->packed = mem_new_aligned((size_t)tiles, job.tile_bytes, err);
+    w->packed = large_pages(w->packed_bytes, err);
     if (!w->packed)
         return false;
     pool_run(pool, tiles, pack_tile, &job);
@@ -198,6 +217,18 @@ static void store_tile(const struct product *p, int tile, int first, int end, co
         memcpy(p->y + (size_t)i * p->ldy + row, acc, (size_t)n * sizeof *acc);
 }
 
+/* Many activation rows: chunk by chunk, so that their codes are read from L2 for all tiles of the job.  Few: tile
+ * by tile, so that the weights are one stream. */
+static void integer_block(const struct integer_job *j, int from, int to, int first, int end, float *acc)
+{
+    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, tiles = to - from, rows = end - first;
+    bool by_tile = rows <= FEW_ROWS;
+    for (int i = 0; i < chunks * tiles; i++) {
+        int chunk = by_tile ? i % chunks : i / tiles, tile = by_tile ? i / chunks : i % tiles;
+        multiply_chunk(j, from + tile, chunk, first, end, acc + tile * rows * 16);
+    }
+}
+
 static void integer_group(void *ctx, int i, int thread)
 {
     const struct integer_job *j = ctx;
@@ -208,9 +239,7 @@ static void integer_group(void *ctx, int i, int thread)
     for (int first = 0; first < p->n; first += BLOCK_ROWS) {
         int end = at_most(first + BLOCK_ROWS, p->n), floats = (end - first) * 16;
         memset(acc, 0, (size_t)(to - from) * (size_t)floats * sizeof *acc);
-        for (int c = 0; c * CHUNK_COLS < p->a->cols; c++)
-            for (int tile = from; tile < to; tile++)
-                multiply_chunk(j, tile, c, first, end, acc + (tile - from) * floats);
+        integer_block(j, from, to, first, end, acc);
         for (int tile = from; tile < to; tile++)
             store_tile(p, tile, first, end, acc + (tile - from) * floats);
     }
