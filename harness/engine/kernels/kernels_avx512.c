@@ -429,6 +429,43 @@ static const struct tile_ops tile_avx512 = {
     .sums = sums_avx512,
 };
 
+/* ---- peaks ---- */
+
+#define PEAK_LOOP(NAME, TYPE, ZERO, STEP, OPS)                                    \
+    static double NAME(int rounds)                                                \
+    {                                                                             \
+        TYPE a[PEAK_CHAINS], x = ZERO;                                            \
+        UNROLL                                                                    \
+        for (int i = 0; i < PEAK_CHAINS; i++)                                     \
+            a[i] = ZERO;                                                          \
+        __asm__ volatile("" : "+v"(x));                                           \
+        for (int r = 0; r < rounds; r++) {                                        \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                a[i] = STEP;                                                      \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                __asm__ volatile("" : "+v"(a[i]));                                \
+        }                                                                         \
+        return (double)(OPS) * PEAK_CHAINS * rounds;                              \
+    }
+PEAK_LOOP(peak_int8, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(a[i], x, x), 128)
+PEAK_LOOP(peak_int16, __m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(a[i], x, x), 64)
+PEAK_LOOP(peak_f32, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, a[i]), 32)
+
+static double peak_read(const void *p, size_t bytes)
+{
+    __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (size_t i = 0; i + 256 <= bytes; i += 256)
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512((const uint8_t *)p + i + 64 * j));
+    __asm__ volatile("" : : "v"(sum[0]), "v"(sum[1]), "v"(sum[2]), "v"(sum[3]));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_avx512 = { peak_int8, peak_int16, peak_f32, peak_read };
+
 static bool cpu_has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -443,6 +480,7 @@ const struct kernels kernels_avx512 = {
     .pack = tiles_pack,
     .apply = tiles_apply,
     .tile = &tile_avx512,
+    .peak = &peak_avx512,
 };
 #else
 
