@@ -225,11 +225,13 @@ TILES_OF(2)
 TILES_OF(1)
 static const int widths[] = { 6, 4, 2, 1 };
 
-static void multiply_avx2(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
-                          int blocks, float *acc)
+static void multiply_avx2(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
+                          int T, int blocks, float *acc, size_t step)
 {
     (void)wide;
-    (T == 6 ? tile_6 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(w, sub, has_min, panel, blocks, acc);
+    for (int r = 0; r < tiles; r++)
+        (T == 6 ? tile_6 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(&w[r], sub, has_min, panel, blocks,
+                                                                       acc + (size_t)r * step);
 }
 
 /* ---- float tiles: 4 rows x T, lanes along the columns, eight of them at a time ---- */
