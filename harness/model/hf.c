@@ -94,7 +94,7 @@ static bool weight_tensor(struct model_files *f, struct packed *p, const char *h
     char full[160];
     bool found = false;
     struct raw_tensor *r = raw_of(f, hf, full);
-    if (p && str_ends(full, ".weight")) {
+    if (str_ends(full, ".weight")) {
         char base[160];
         /* A packed output head has no .weight that would tell under which prefix it stands. */
         snprintf(base, sizeof base, "%s", r || strncmp(hf, "lm_head.", 8) ? full : hf);

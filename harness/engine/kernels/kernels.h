@@ -48,7 +48,7 @@ struct acts {
     size_t ld;
     void *packed;               /* rounded forms, made when a matrix first asks for them */
     size_t packed_bytes;
-    int packed_kind;
+    int packed_kind, packed_n;  /* what packed holds: 0 nothing; rows */
 };
 bool acts_open(struct acts *a, int max_rows, int max_cols, enum act_mode mode, struct error *err);
 void acts_close(struct acts *a);

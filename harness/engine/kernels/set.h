@@ -54,9 +54,11 @@ struct kernels {
     struct vec_ops vec;
     bool (*pack)(struct matrix *w, struct pool *pool, struct error *err);      /* NULL: always in place */
     void (*apply)(const struct product *p);
+    const struct tile_ops *tile;        /* of sets that multiply by tiles.c */
 };
 
-extern const struct kernels kernels_generic;
+/* A set that this build's target lacks is there by name and supported nowhere. */
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
 
 static inline const uint8_t *matrix_row(const struct matrix *w, int mat, int row)
 {
