@@ -137,7 +137,7 @@ static const struct run_case {
 } cases[] = {
     { "mmlu", 0, 30, PROMPT_STABLE },           { "tasks/mmlu/sample", 1, 0, PROMPT_STABLE }, { "mmlu_continuation", 0, 12, PROMPT_STABLE },
     { "winogrande", 0, 12, PROMPT_STABLE },     { "piqa", 0, 6, PROMPT_COMPAT },              { "truthfulqa_mc2", 0, 3, PROMPT_STABLE },
-    { "gsm8k", 0, 12, PROMPT_STABLE },          { "tasks/gsm8k/sample", 2, 0, PROMPT_STABLE },
+    { "tests/golden/eval/gsm8k-short", 0, 12, PROMPT_STABLE },          { "tests/golden/eval/sample-short", 2, 0, PROMPT_STABLE },
 };
 
 /* Prefix sharing, batch sizes, widths and threads change speed and nothing else. */
@@ -205,7 +205,7 @@ static void test_prefix_saves_tokens(void **state)
     (void)state;
     if (!open_stories())
         skip();
-    struct task *t = open_task("tasks/gsm8k/sample", 2, 0, PROMPT_STABLE);
+    struct task *t = open_task("tests/golden/eval/sample-short", 2, 0, PROMPT_STABLE);
     struct setting on = { 1, 0, 0, 0, true }, off = { 1, 0, 0, 0, false };
     struct rows shared = { 0 }, alone = { 0 };
     run_task(t, &on, &shared);
