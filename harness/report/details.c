@@ -104,8 +104,8 @@ static void flip_row(struct doc *d, const struct comparison *c)
     doc_cell(d, "", "%d", c->won);
     doc_cell(d, "", "%d", c->other);
     doc_cell(d, "", "%.1f %%", 100.0 * (c->lost + c->won) / c->n);
-    doc_cell(d, "", "%d / %d", c->lost_sure, c->won_sure);
-    doc_cell(d, "", "%d / %d", c->lost_tie, c->won_tie);
+    doc_cell(d, "", "%d, %d", c->lost_sure, c->won_sure);
+    doc_cell(d, "", "%d, %d", c->lost_tie, c->won_tie);
     doc_cell(d, "", "%d (%d)", c->invalid, c->base_invalid);
     doc_cell(d, "", "%d (%d)", c->truncated, c->base_truncated);
 }
@@ -133,8 +133,8 @@ bool section_flips(struct writing *w, struct error *err)
     }
     if (!add_figure(w, "flips", "flips", &tsv, "Items lost and won against the base, by how sure the base was of its answer.", err))
         return false;
-    doc_table(w->doc, "llrrrrrrrr", "Model|Task|Right to wrong|Wrong to right|Wrong to other wrong|Flips|Base sure: lost / won|Tie: lost / won|"
-                                    "Invalid (base)|Cut off (base)");
+    doc_table(w->doc, "llrrrrrrrr", "Model|Task|Lost|Won|Other wrong|Flips|Base sure: lost, won|Ties: lost, won|Invalid (base)|"
+                                    "Cut off (base)");
     for (int i = 0; i < st->n; i++)
         if (is_primary(&st->contrasts[i]) && st->contrasts[i].c.binary)
             flip_row(w->doc, &st->contrasts[i].c);
@@ -366,7 +366,7 @@ static void cell_measure(struct doc *d, double x, const char *format)
 
 static void measure_table(struct doc *d, const struct measured *m, int n)
 {
-    doc_table(d, "lllrrrrrrrrl", "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p RMS|Perplexity (reference)|Act");
+    doc_table(d, "lllrrrrrrrrl", "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p|Perplexity (ref.)|Act");
     for (int i = 0; i < n; i++) {
         const double *v = m[i].value;
         doc_cell(d, "", "%s", m[i].model);

@@ -1,6 +1,7 @@
 /* html.c - a report's blocks as one HTML page that needs nothing else: style and plots are inside it. */
 #include "report/doc.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,14 +9,13 @@
 
 /* Plots are drawn with these colours (reports/plots says the same); inside the page they become the theme's. */
 static const struct {
-    const char *drawn, *themed;
+    int red, green, blue;
+    const char *themed;
 } plot_colours[] = {
-    { "rgb( 31,  41,  51)", "var(--ink)" },     { "rgb(123, 135, 148)", "var(--muted)" },
-    { "rgb(217, 222, 228)", "var(--line)" },    { "rgb( 11, 122,  75)", "var(--better)" },
-    { "rgb(194,  65,  12)", "var(--worse)" },   { "rgb( 37,  99, 168)", "var(--equivalent)" },
-    { "rgb(107, 114, 128)", "var(--unknown)" }, { "#ffffff", "var(--paper)" },
-    { "rgb(232, 240, 250)", "var(--band)" },    { "rgb(251, 191, 160)", "var(--worse-light)" },
-    { "rgb(160, 220, 190)", "var(--better-light)" },
+    { 31, 41, 51, "var(--ink)" },           { 123, 135, 148, "var(--muted)" },      { 217, 222, 228, "var(--line)" },
+    { 11, 122, 75, "var(--better)" },       { 194, 65, 12, "var(--worse)" },        { 37, 99, 168, "var(--equivalent)" },
+    { 107, 114, 128, "var(--unknown)" },    { 255, 255, 255, "var(--paper)" },      { 232, 240, 250, "var(--band)" },
+    { 251, 191, 160, "var(--worse-light)" }, { 160, 220, 190, "var(--better-light)" },
 };
 
 static void put_html(struct text *t, const char *s)
@@ -67,20 +67,35 @@ static void html_table(const struct block *b, struct text *t)
     text_puts(t, "</tbody></table></div>\n");
 }
 
+/* The theme's word for a colour at p, "#ffffff" or "rgb( 31,  41,  51)", and its length there; NULL if p is none. */
+static const char *themed_colour(const char *p, size_t *len)
+{
+    int red, green, blue, used = 0;
+    if (str_starts(p, "#ffffff")) {
+        red = green = blue = 255;
+        used = 7;
+    } else if (!str_starts(p, "rgb(") || sscanf(p, "rgb(%d,%d,%d)%n", &red, &green, &blue, &used) != 3 || used == 0) {
+        return NULL;
+    }
+    *len = (size_t)used;
+    for (size_t k = 0; k < ARRAY_LEN(plot_colours); k++)
+        if (plot_colours[k].red == red && plot_colours[k].green == green && plot_colours[k].blue == blue)
+            return plot_colours[k].themed;
+    return NULL;
+}
+
 /* The drawing without its XML prologue, colours replaced. */
 static void inline_svg(struct text *t, const char *svg)
 {
     const char *p = strstr(svg, "<svg");
     while (p && *p) {
-        size_t k = 0;
-        while (k < ARRAY_LEN(plot_colours) && !str_starts(p, plot_colours[k].drawn))
-            k++;
-        if (k < ARRAY_LEN(plot_colours)) {
-            text_puts(t, plot_colours[k].themed);
-            p += strlen(plot_colours[k].drawn);
-        } else {
-            text_putc(t, *p++);
-        }
+        size_t len = 0;
+        const char *themed = *p == '#' || *p == 'r' ? themed_colour(p, &len) : NULL;
+        if (themed)
+            text_puts(t, themed);
+        else
+            text_putc(t, *p);
+        p += themed ? len : 1;
     }
 }
 

@@ -39,10 +39,13 @@ static void become_gnuplot(const char *dir, int to_parent, const char *settings,
     _exit(127);
 }
 
-/* First line with words in it: gnuplot begins with an empty one and a caret. */
-static void first_line(char *text)
+/* gnuplot quotes its script, points at the place and then says what is wrong: keep that, '"x.gp" line 3: ...'. */
+static void keep_message(char *text)
 {
-    char *p = text + strspn(text, " \t\r\n^");
+    char *p = strstr(text, " line ");
+    while (p && p > text && p[-1] != '\n')
+        p--;
+    p = p ? p : text + strspn(text, " \t\r\n^");
     p[strcspn(p, "\r\n")] = '\0';
     memmove(text, p, strlen(p) + 1);
 }
@@ -74,7 +77,7 @@ static int run_gnuplot(const char *dir, const char *settings, const char *script
     close(fds[0]);
     while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
-    first_line(said);
+    keep_message(said);
     return child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 126;
 }
 

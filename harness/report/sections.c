@@ -175,6 +175,8 @@ bool section_head(struct writing *w, struct error *err)
                   st->alpha, 100 * (1 - 2 * st->alpha), 100 * st->margin, st->margin == .01 ? "" : "s");
     doc_table(d, "ll", "What|Value");
     fact(d, "base", "%s, SHA-256 %s", st->base.shown, st->base.sha256);
+    for (int i = 0; i < st->n_models; i++)
+        fact(d, "compared", "%s, SHA-256 %s", st->models[i].shown, st->models[i].sha256);
     task_facts(d, st);
     distinct_fact(d, st, "activations", offsetof(struct group, act));
     distinct_fact(d, st, "kernels", offsetof(struct group, kernels));
@@ -347,10 +349,19 @@ bool section_size(struct writing *w, struct error *err)
 
 /* ---- scores by task ---- */
 
+/* The words repeat the verdict, which stands in the cell before. */
+static const char *words_after_verdict(const struct comparison *c)
+{
+    const char *name = verdict_names[c->verdict], *p = c->words;
+    if (str_starts(p, name))
+        p += strlen(name);
+    return p + strspn(p, ": ");
+}
+
 static void comparison_table(struct writing *w, const char *task, bool exploratory, const char *metric)
 {
     struct doc *d = w->doc;
-    doc_table(d, "lrrrrrrrrrl", "Model|n|Score %|95 %|Delta|95 %|Lost|Won|Mid-p|Holm p|Verdict");
+    doc_table(d, "lrrrrrrrrrll", "Model|n|Score %|95 %|Delta|95 %|Lost|Won|Mid-p|Holm p|Verdict|In words");
     bool base = false;
     for (int i = 0; i < w->st->n; i++) {
         const struct comparison *c = &w->st->contrasts[i].c;
@@ -367,6 +378,7 @@ static void comparison_table(struct writing *w, const char *task, bool explorato
                 doc_cell(d, "quiet", "at chance level (%.1f %%)", 100 * c->chance);
             else
                 doc_cell(d, "", "%s", "");
+            doc_cell(d, "", "%s", "");
             base = true;
         }
         doc_cell(d, "", "%s", c->model);
@@ -379,7 +391,8 @@ static void comparison_table(struct writing *w, const char *task, bool explorato
         doc_cell(d, "", "%d", c->won);
         cell_p(d, c->p);
         cell_p(d, c->p_holm);
-        doc_cell(d, verdict_tone(c), "%s", c->words);
+        doc_cell(d, verdict_tone(c), "%s", verdict_sign(c));
+        doc_cell(d, "words", "%s", words_after_verdict(c));
     }
 }
 
