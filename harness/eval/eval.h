@@ -86,9 +86,13 @@ struct kld_result {
     double ppl_base, ppl, kld_mean, kld_se, kld_percentiles[7] /* min 1 10 50 90 99 max */, same_top,
            delta_p_mean, delta_p_rms, log_ratio_mean, log_ratio_se;
     float *kld_per_token;       /* [tokens], for the distribution plot; caller frees */
+    /* standard errors as llama-perplexity prints them: tokens taken as independent, so they are too small */
+    double ppl_base_se, ppl_se, same_top_se, delta_p_se, delta_p_rms_se, correlation;
 };
-/* Both engines see the same ids, windows of ctx tokens with BOS first; the second half of each is scored
- * (llama-perplexity's rule).  base == other is allowed (perplexity alone). */
+/* Both engines see the same ids, windows of ctx tokens; the second half of each is scored.  As llama-perplexity
+ * does: where the model has a BOS, one stands before the text (put there unless ids begin with it) and the first
+ * token of every window is replaced by it.  KLD is of base from other, in double over the whole vocabulary.
+ * base == other is allowed (perplexity alone).  The caller frees out->kld_per_token; zeroed on failure. */
 bool eval_kld(struct engine *base, struct engine *other, const struct model *m, const int32_t *ids, size_t n, int ctx,
               struct kld_result *out, struct error *err);
 

@@ -151,7 +151,7 @@ bool prefixes_open(struct run *r, struct portion *p, int first, int n, struct er
     bool ok = spans != NULL;
     for (int i = first; ok && i < first + n; i++) {
         struct family *f = &p->families[p->family_of[i]];
-        if (!f->n_prefix || f->prefix)
+        if (!f->n_prefix || f->prefix || !f->left)      /* none left: all of them too long */
             continue;
         ok = seq_open(&f->prefix, r->engine, NULL, err);
         spans[n_spans++] = (struct span){ f->prefix, p->requests[f->first].seqs[0].ids, f->n_prefix, f->n_prefix };

@@ -8,7 +8,7 @@ enum { MAX_TASK_BYTES = 4 << 20, MAX_EXTENDS = 4 };
 
 static const char *const top_keys[] = {
     "name", "title", "source", "licence", "url", "note", "version", "kind", "extends", "compat", "data",
-    "prompt", "description", "target", "target_delimiter", "shot_delimiter", "shots", "group", "id", "choices", "gold",
+    "prompt", "prompt_filter", "description", "target", "target_delimiter", "shot_delimiter", "shots", "group", "id", "choices", "gold",
     "gold_as", "metrics", "contexts", "continuation", "stops", "max_tokens", "max_tokens_chat", "extract", "normalise",
 };
 static const char *const data_keys[] = { "reader", "test", "array", "delimiter", "labels", "preamble", "sums", "pinned" };
@@ -307,7 +307,7 @@ static bool read_kind(struct task_spec *s, struct error *err)
 static bool read_texts(struct task_spec *s, struct error *err)
 {
     const cJSON *o = s->root;
-    const char *w = s->path;
+    const char *w = s->path, *filter = NULL;
     s->name = path_base(s->folders[0]);
     s->title = s->source = s->licence = "";
     s->target_delimiter = " ";
@@ -321,7 +321,8 @@ static bool read_texts(struct task_spec *s, struct error *err)
            opt_str(o, "shot_delimiter", &s->shot_delimiter, w, err) && opt_template(o, "prompt", &s->prompt, w, err) &&
            opt_template(o, "description", &s->description, w, err) && opt_template(o, "target", &s->target, w, err) &&
            opt_template(o, "group", &s->group, w, err) && opt_template(o, "id", &s->id, w, err) &&
-           opt_template(o, "continuation", &s->continuation, w, err);
+           opt_template(o, "continuation", &s->continuation, w, err) && opt_str(o, "prompt_filter", &filter, w, err) &&
+           (!filter || template_filter(s->prompt, filter, err));
 }
 
 static bool read_kind_keys(struct task_spec *s, struct error *err)

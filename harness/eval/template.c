@@ -192,6 +192,7 @@ struct part {
 };
 struct template {
     char *where;
+    const struct filter *whole;         /* over the filled text; may be NULL */
     struct part *parts;
     size_t n, cap;
 };
@@ -209,6 +210,17 @@ static struct part *part_add(struct template *t, const char *s, size_t len, bool
     return p;
 }
 
+static bool no_filter(const struct template *t, const char *name, size_t len, struct error *err)
+{
+    const char *names[ARRAY_LEN(filters)];
+    char given[32];
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++)
+        names[i] = filters[i].name;
+    snprintf(given, sizeof given, "%.*s", (int)(len < 31 ? len : 31), name);
+    const char *near = nearest_word(given, names, ARRAY_LEN(filters));
+    return fail(err, STATUS_INPUT, "%s: no filter \"%s\"%s%s", t->where, given, near ? "; nearest: " : "", near ? near : "");
+}
+
 static bool hole_add(struct template *t, const char *s, size_t len, struct error *err)
 {
     const char *bar = memchr(s, '|', len);
@@ -223,15 +235,8 @@ static bool hole_add(struct template *t, const char *s, size_t len, struct error
         const char *next = memchr(f, '|', (size_t)(end - f));
         size_t n = (size_t)((next ? next : end) - f);
         const struct filter *filter = filter_find(f, n);
-        const char *names[ARRAY_LEN(filters)];
-        for (size_t i = 0; i < ARRAY_LEN(filters); i++)
-            names[i] = filters[i].name;
-        if (!filter) {
-            char given[32];
-            snprintf(given, sizeof given, "%.*s", (int)(n < 31 ? n : 31), f);
-            const char *near = nearest_word(given, names, ARRAY_LEN(filters));
-            return fail(err, STATUS_INPUT, "%s: no filter \"%s\"%s%s", t->where, given, near ? "; nearest: " : "", near ? near : "");
-        }
+        if (!filter)
+            return no_filter(t, f, n, err);
         if (p->n_filters == MAX_FILTERS)
             return fail(err, STATUS_INPUT, "%s: more than %d filters in one hole", t->where, MAX_FILTERS);
         p->filters[p->n_filters++] = filter;
@@ -278,6 +283,12 @@ bool template_new(struct template **out, const char *text, const char *where, st
     }
     template_free(t);
     return false;
+}
+
+bool template_filter(struct template *t, const char *filter, struct error *err)
+{
+    t->whole = filter_find(filter, strlen(filter));
+    return t->whole || no_filter(t, filter, strlen(filter), err);
 }
 
 void template_free(struct template *t)
@@ -372,7 +383,7 @@ static bool hole_value(const struct template *t, const char *path, const struct 
                 near ? near : "", near ? "\"" : "", t->where);
 }
 
-bool template_render(const struct template *t, const struct scope *s, struct text *out, struct error *err)
+static bool fill(const struct template *t, const struct scope *s, struct text *out, struct error *err)
 {
     struct text value = { 0 };
     bool ok = true;
@@ -392,5 +403,18 @@ bool template_render(const struct template *t, const struct scope *s, struct tex
     }
     ok = ok && text_ok(&value, err) && text_ok(out, err);
     text_free(&value);
+    return ok;
+}
+
+bool template_render(const struct template *t, const struct scope *s, struct text *out, struct error *err)
+{
+    struct text filled = { 0 };
+    if (!t->whole)
+        return fill(t, s, out, err);
+    bool ok = fill(t, s, &filled, err) &&
+              (t->whole->apply(&filled) || fail(err, STATUS_INPUT, "the text of %s is nothing that filter %s can take", t->where, t->whole->name));
+    text_add(out, text_str(&filled), filled.len);
+    ok = ok && text_ok(&filled, err) && text_ok(out, err);
+    text_free(&filled);
     return ok;
 }

@@ -11,6 +11,8 @@ struct template;
 
 /* where names the text in messages ("tasks/mmlu/task.json: prompt"). */
 bool template_new(struct template **out, const char *text, const char *where, struct error *err);
+/* Run a filter over the whole text after it is filled. */
+bool template_filter(struct template *t, const char *filter, struct error *err);
 void template_free(struct template *t);             /* fine on NULL */
 
 struct scope_name {

@@ -53,57 +53,64 @@ INLINE void put_quad(uint8_t *codes, int q, __m512i v, bool wide)
     }
 }
 
-/* words code words from in; nibbles of word i go to quads q + i and q + i + half. */
-INLINE void expand_nibbles(const uint8_t *in, int words, int half, const uint8_t *lut, int q, bool wide, uint8_t *codes)
+/* Which words and bits a quad is taken from; PLANE_4 with a lut is a kind of its own so that each is a constant. */
+enum { PLANE_4_LUT = 100 };
+
+INLINE int plane_of(const struct layout *l)
 {
-    const __m512i low = _mm512_set1_epi8(15);
-    __m512i table = lut ? _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)lut)) : low;
-    for (int i = 0; i < words; i++) {
-        __m512i w = _mm512_loadu_si512(in + 64 * i);
-        __m512i a = _mm512_and_si512(w, low), b = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
-        if (lut) {
-            a = _mm512_shuffle_epi8(table, a);
-            b = _mm512_shuffle_epi8(table, b);
-        }
-        put_quad(codes, q + i, a, wide);
-        put_quad(codes, q + i + half, b, wide);
-    }
+    return l->plane == PLANE_4 && l->lut ? PLANE_4_LUT : (int)l->plane;
 }
 
-INLINE void expand_6k(const uint8_t *in, bool wide, uint8_t *codes)
+/* Quad i (0 .. 7) of block b. */
+INLINE __m512i quad(const int plane, const uint8_t *in, int b, const int i, __m512i table)
 {
-    const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 8; i++) {
-            const uint8_t *ql = in + (half * 16 + i) * 64;
-            __m512i a = _mm512_loadu_si512(ql), b = _mm512_loadu_si512(ql + 8 * 64);
-            __m512i h = _mm512_loadu_si512(in + (32 + half * 8 + i) * 64);
-            __m512i c[4] = { _mm512_and_si512(a, low), _mm512_and_si512(b, low),
-                             _mm512_and_si512(_mm512_srli_epi16(a, 4), low),
-                             _mm512_and_si512(_mm512_srli_epi16(b, 4), low) };
-            __m512i t[4] = { _mm512_slli_epi16(h, 4), _mm512_slli_epi16(h, 2), h, _mm512_srli_epi16(h, 2) };
-            UNROLL
-            for (int k = 0; k < 4; k++)
-                put_quad(codes, half * 32 + k * 8 + i, _mm512_or_si512(c[k], _mm512_and_si512(t[k], two)), wide);
-        }
+    const __m512i low = _mm512_set1_epi8(15);
+    if (plane == PLANE_8)
+        return _mm512_loadu_si512(in + 512 * b + 64 * i);
+    if (plane == PLANE_6K) {
+        const uint8_t *ql = in + b / 4 * 1024 + b % 2 * 512 + 64 * i, *qh = in + 2048 + b / 4 * 512 + 64 * i;
+        __m512i w = _mm512_loadu_si512(ql), h = _mm512_loadu_si512(qh);
+        int k = b % 4;
+        w = k < 2 ? w : _mm512_srli_epi16(w, 4);
+        h = k == 0 ? _mm512_slli_epi16(h, 4) : k == 1 ? _mm512_slli_epi16(h, 2) : k == 2 ? h : _mm512_srli_epi16(h, 2);
+        return _mm512_or_si512(_mm512_and_si512(w, low), _mm512_and_si512(h, _mm512_set1_epi8(0x30)));
+    }
+    __m512i w;
+    bool high;
+    if (plane == PLANE_4K) {
+        w = _mm512_loadu_si512(in + b / 2 * 512 + 64 * i);
+        high = b % 2;
+    } else {
+        w = _mm512_loadu_si512(in + 256 * b + i % 4 * 64);
+        high = i >= 4;
+    }
+    w = _mm512_and_si512(high ? _mm512_srli_epi16(w, 4) : w, low);
+    return plane == PLANE_4_LUT ? _mm512_shuffle_epi8(table, w) : w;
+}
+
+INLINE __m512i lut_of(const struct layout *l)
+{
+    return l->lut ? _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)l->lut)) : _mm512_setzero_si512();
+}
+
+INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
+{
+    __m512i table = lut_of(l);
+    for (int b = 0; b < blocks; b++)
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            put_quad(codes, 8 * b + i, quad(plane, in, b, i, table), wide);
 }
 
 INLINE void expand_codes(const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
 {
-    if (l->plane == PLANE_6K)
-        expand_6k(in, wide, codes);
-    else if (l->plane == PLANE_4K)
-        for (int s = 0; s < blocks / 2; s++)
-            expand_nibbles(in + 512 * s, 8, 8, NULL, 16 * s, wide, codes);
-    else if (l->plane == PLANE_4 && l->lut)
-        for (int b = 0; b < blocks; b++)
-            expand_nibbles(in + 256 * b, 4, 4, l->lut, 8 * b, wide, codes);
-    else if (l->plane == PLANE_4)
-        for (int b = 0; b < blocks; b++)
-            expand_nibbles(in + 256 * b, 4, 4, NULL, 8 * b, wide, codes);
-    else
-        for (int q = 0; q < 8 * blocks; q++)
-            put_quad(codes, q, _mm512_loadu_si512(in + 64 * q), wide);
+    switch (plane_of(l)) {
+    case PLANE_6K: expand_plane(PLANE_6K, l, in, blocks, wide, codes); break;
+    case PLANE_4K: expand_plane(PLANE_4K, l, in, blocks, wide, codes); break;
+    case PLANE_4_LUT: expand_plane(PLANE_4_LUT, l, in, blocks, wide, codes); break;
+    case PLANE_4: expand_plane(PLANE_4, l, in, blocks, wide, codes); break;
+    default: expand_plane(PLANE_8, l, in, blocks, wide, codes);
+    }
 }
 
 static void expand_scales(const struct layout *l, const uint8_t *in, int subs, int index_bias, bool negate,
@@ -127,19 +134,25 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
     }
 }
 
-static void expand_avx512(enum format_id id, const uint8_t *chunk, int blocks, bool wide, struct expanded *out)
+static void expand_all_scales(enum format_id id, const uint8_t *chunk, int blocks, struct expanded *out)
 {
     const struct layout *l = layout_of(id);
     const struct format *f = &formats[id];
     int subs = blocks * 32 / f->int_block;
     const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
+    expand_scales(l, scales, subs, l->index_bias, false, out->scale);
+    if (f->has_min)
+        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+}
+
+static void expand_avx512(enum format_id id, const uint8_t *chunk, int blocks, bool wide, struct expanded *out)
+{
+    const struct layout *l = layout_of(id);
     if (wide)
         expand_codes(l, chunk, blocks, true, out->codes);
     else
         expand_codes(l, chunk, blocks, false, out->codes);
-    expand_scales(l, scales, subs, l->index_bias, false, out->scale);
-    if (f->has_min)
-        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+    expand_all_scales(id, chunk, blocks, out);
 }
 
 /* ---- integer tiles: 16 rows x T ---- */
@@ -158,12 +171,117 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
     return _mm512_set1_ps(x);
 }
 
-INLINE void tile(const struct expanded *w, const bool wide, const int subs, bool has_min, const uint8_t *panel,
-                 const int T, int blocks, float *acc)
+/* acc of R tiles x T rows in registers: f[r * T + t]. */
+INLINE void add_scaled(const struct expanded *w, const int R, const int T, int sub_block, const __m512i *isum,
+                       const uint8_t *scales, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 ws = _mm512_load_ps(w[r].scale[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
+                                           _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void add_mins(const struct expanded *w, const int R, const int T, const int subs, int sub_block,
+                     const uint8_t *scales, const uint8_t *sums, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 wm = _mm512_load_ps(w[r].min[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * t * subs),
+                                           _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void tile(const struct expanded *w, const int R, const bool wide, const int subs, bool has_min,
+                 const uint8_t *panel, const int T, int blocks, float *acc, size_t step)
 {
     const int words = (wide ? 16 : 8) / subs, bytes = wide ? 64 : 32;
     const uint8_t *codes = w->codes;
     __m512 f[12];
+    UNROLL
+    for (int i = 0; i < R * T; i++)
+        f[i] = _mm512_loadu_ps(acc + (size_t)(i / T) * step + 16 * (i % T));
+    for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
+        const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
+        UNROLL
+        for (int s = 0; s < subs; s++) {
+            __m512i isum[12];
+            UNROLL
+            for (int i = 0; i < R * T; i++)
+                isum[i] = every_lane(starts + 4 * (i % T * subs + s));
+            UNROLL
+            for (int v = 0; v < words; v++, codes += 64) {
+                __m512i c[2];
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    c[r] = _mm512_load_si512(codes + (size_t)r * sizeof *w);
+                UNROLL
+                for (int t = 0; t < T; t++) {
+                    __m512i a = every_lane(panel + t * bytes + 4 * (s * words + v));
+                    UNROLL
+                    for (int r = 0; r < R; r++)
+                        isum[r * T + t] = wide ? _mm512_dpwssd_epi32(isum[r * T + t], c[r], a)
+                                               : _mm512_dpbusd_epi32(isum[r * T + t], c[r], a);
+                }
+            }
+            add_scaled(w, R, T, b * subs + s, isum, scales, f);
+            if (has_min)
+                add_mins(w, R, T, subs, b * subs + s, scales, sums + 4 * s, f);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < R * T; i++)
+        _mm512_storeu_ps(acc + (size_t)(i / T) * step + 16 * (i % T), f[i]);
+}
+
+/* Sub-blocks of 32 or 16, wide or narrow; each shape a function of its own so that registers are its accumulators. */
+#define TILES_OF(R, T)                                                                                         \
+    static void tile_##R##x##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, \
+                               int blocks, float *acc, size_t step)                                            \
+    {                                                                                                          \
+        if (wide && sub == 32)                                                                                 \
+            tile(w, R, true, 1, has_min, panel, T, blocks, acc, step);                                         \
+        else if (wide)                                                                                         \
+            tile(w, R, true, 2, has_min, panel, T, blocks, acc, step);                                         \
+        else if (sub == 32)                                                                                    \
+            tile(w, R, false, 1, has_min, panel, T, blocks, acc, step);                                        \
+        else                                                                                                   \
+            tile(w, R, false, 2, has_min, panel, T, blocks, acc, step);                                        \
+    }
+TILES_OF(2, 6)
+TILES_OF(2, 4)
+TILES_OF(2, 2)
+TILES_OF(2, 1)
+TILES_OF(1, 6)
+TILES_OF(1, 4)
+TILES_OF(1, 2)
+TILES_OF(1, 1)
+static const int widths[] = { 6, 4, 2, 1 };
+
+static void multiply_avx512(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
+                            int T, int blocks, float *acc, size_t step)
+{
+    static void (*const shapes[2][4])(const struct expanded *, bool, int, bool, const uint8_t *, int, float *, size_t) = {
+        { tile_1x1, tile_1x2, tile_1x4, tile_1x6 },
+        { tile_2x1, tile_2x2, tile_2x4, tile_2x6 },
+    };
+    shapes[tiles - 1][T == 1 ? 0 : T / 2](w, wide, sub, has_min, panel, blocks, acc, step);
+}
+
+/* Few activation rows: codes go from the packed words to the products without the scratch between.  Two int32 sums
+ * in turn, since one would wait for itself. */
+INLINE void direct(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
+                   const uint8_t *in, const struct expanded *w, const uint8_t *panel, const int T, int blocks, float *acc)
+{
+    const int bytes = wide ? 64 : 32, quads = 8 / subs;
+    const __m512i low = _mm512_set1_epi16(0xff), table = lut_of(l);
+    __m512 f[4];
     UNROLL
     for (int t = 0; t < T; t++)
         f[t] = _mm512_loadu_ps(acc + 16 * t);
@@ -171,23 +289,35 @@ INLINE void tile(const struct expanded *w, const bool wide, const int subs, bool
         const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
         UNROLL
         for (int s = 0; s < subs; s++) {
-            __m512i isum[12];
+            __m512i even[4], odd[4];
             UNROLL
-            for (int t = 0; t < T; t++)
-                isum[t] = every_lane(starts + 4 * (t * subs + s));
+            for (int t = 0; t < T; t++) {
+                even[t] = every_lane(starts + 4 * (t * subs + s));
+                odd[t] = _mm512_setzero_si512();
+            }
             UNROLL
-            for (int v = 0; v < words; v++, codes += 64) {
-                __m512i c = _mm512_load_si512(codes);
+            for (int i = 0; i < quads; i++) {
+                __m512i c = quad(plane, in, b, s * quads + i, table);
+                __m512i c0 = _mm512_and_si512(c, low), c1 = _mm512_srli_epi16(c, 8);
                 UNROLL
                 for (int t = 0; t < T; t++) {
-                    __m512i a = every_lane(panel + t * bytes + 4 * (s * words + v));
-                    isum[t] = wide ? _mm512_dpwssd_epi32(isum[t], c, a) : _mm512_dpbusd_epi32(isum[t], c, a);
+                    const uint8_t *a = panel + t * bytes + (wide ? 8 : 4) * (s * quads + i);
+                    if (wide) {
+                        even[t] = _mm512_dpwssd_epi32(even[t], c0, every_lane(a));
+                        odd[t] = _mm512_dpwssd_epi32(odd[t], c1, every_lane(a + 4));
+                    } else if (i % 2) {
+                        odd[t] = _mm512_dpbusd_epi32(odd[t], c, every_lane(a));
+                    } else {
+                        even[t] = _mm512_dpbusd_epi32(even[t], c, every_lane(a));
+                    }
                 }
             }
             __m512 ws = _mm512_load_ps(w->scale[b * subs + s]);
             UNROLL
-            for (int t = 0; t < T; t++)
-                f[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[t]), _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[t]);
+            for (int t = 0; t < T; t++) {
+                __m512 isum = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
+                f[t] = _mm512_fmadd_ps(isum, _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[t]);
+            }
             if (!has_min)
                 continue;
             __m512 wm = _mm512_load_ps(w->min[b * subs + s]);
@@ -202,32 +332,48 @@ INLINE void tile(const struct expanded *w, const bool wide, const int subs, bool
         _mm512_storeu_ps(acc + 16 * t, f[t]);
 }
 
-/* Sub-blocks of 32 or 16, wide or narrow; each T a function of its own so that registers are its accumulators. */
-#define TILES_OF(T)                                                                                            \
-    static void tile_##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel,     \
-                         int blocks, float *acc)                                                               \
+#define DIRECT_OF(T, PLANE, SUBS)                                                                              \
+    static void direct_##T##_##PLANE(bool wide, bool has_min, const struct layout *l, const uint8_t *in,       \
+                                     const struct expanded *w, const uint8_t *panel, int blocks, float *acc)   \
     {                                                                                                          \
-        if (wide && sub == 32)                                                                                 \
-            tile(w, true, 1, has_min, panel, T, blocks, acc);                                                  \
-        else if (wide)                                                                                         \
-            tile(w, true, 2, has_min, panel, T, blocks, acc);                                                  \
-        else if (sub == 32)                                                                                    \
-            tile(w, false, 1, has_min, panel, T, blocks, acc);                                                 \
+        if (wide)                                                                                              \
+            direct(PLANE, true, SUBS, has_min, l, in, w, panel, T, blocks, acc);                               \
         else                                                                                                   \
-            tile(w, false, 2, has_min, panel, T, blocks, acc);                                                 \
+            direct(PLANE, false, SUBS, has_min, l, in, w, panel, T, blocks, acc);                              \
     }
-TILES_OF(12)
-TILES_OF(8)
-TILES_OF(4)
-TILES_OF(2)
-TILES_OF(1)
-static const int widths[] = { 12, 8, 4, 2, 1 };
+#define DIRECT_ROW(PLANE, SUBS) DIRECT_OF(1, PLANE, SUBS) DIRECT_OF(2, PLANE, SUBS) DIRECT_OF(4, PLANE, SUBS)
+DIRECT_ROW(PLANE_4, 1)
+DIRECT_ROW(PLANE_4_LUT, 1)
+DIRECT_ROW(PLANE_4K, 1)
+DIRECT_ROW(PLANE_6K, 2)
+DIRECT_ROW(PLANE_8, 1)
 
-static void multiply_avx512(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
-                            int blocks, float *acc)
+static const struct {
+    int plane, sub;
+    void (*of[3])(bool wide, bool has_min, const struct layout *l, const uint8_t *in, const struct expanded *w,
+                  const uint8_t *panel, int blocks, float *acc);
+} directs[] = {
+    { PLANE_4, 32, { direct_1_PLANE_4, direct_2_PLANE_4, direct_4_PLANE_4 } },
+    { PLANE_4_LUT, 32, { direct_1_PLANE_4_LUT, direct_2_PLANE_4_LUT, direct_4_PLANE_4_LUT } },
+    { PLANE_4K, 32, { direct_1_PLANE_4K, direct_2_PLANE_4K, direct_4_PLANE_4K } },
+    { PLANE_6K, 16, { direct_1_PLANE_6K, direct_2_PLANE_6K, direct_4_PLANE_6K } },
+    { PLANE_8, 32, { direct_1_PLANE_8, direct_2_PLANE_8, direct_4_PLANE_8 } },
+};
+
+static bool multiply_direct_avx512(enum format_id id, const uint8_t *chunk, bool wide, const uint8_t *panel, int T,
+                                   int blocks, float *acc)
 {
-    (T == 12 ? tile_12 : T == 8 ? tile_8 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(w, wide, sub, has_min, panel,
-                                                                                         blocks, acc);
+    const struct layout *l = layout_of(id);
+    if (T != 1 && T != 2 && T != 4)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(directs); i++)
+        if (directs[i].plane == plane_of(l) && directs[i].sub == formats[id].int_block) {
+            struct expanded w __attribute__((aligned(64)));
+            expand_all_scales(id, chunk, blocks, &w);
+            directs[i].of[T / 2](wide, formats[id].has_min, l, chunk, &w, panel, blocks, acc);
+            return true;
+        }
+    return false;
 }
 
 /* ---- float tiles: 4 rows x T, lanes along the columns ---- */
@@ -302,16 +448,54 @@ static void sums_avx512(const float *acc, int n, float *out)
 
 static const struct tile_ops tile_avx512 = {
     .narrow = true,
-    .group = 12,
+    .group = 6,
     .widths = widths,
     .float_group = 6,
     .round = round_row_part,
     .expand = expand_avx512,
     .multiply = multiply_avx512,
+    .multiply_direct = multiply_direct_avx512,
     .expand_float = expand_float_avx512,
     .multiply_float = multiply_float_avx512,
     .sums = sums_avx512,
 };
+
+/* ---- peaks ---- */
+
+#define PEAK_LOOP(NAME, TYPE, ZERO, STEP, OPS)                                    \
+    static double NAME(int rounds)                                                \
+    {                                                                             \
+        TYPE a[PEAK_CHAINS], x = ZERO;                                            \
+        UNROLL                                                                    \
+        for (int i = 0; i < PEAK_CHAINS; i++)                                     \
+            a[i] = ZERO;                                                          \
+        __asm__ volatile("" : "+v"(x));                                           \
+        for (int r = 0; r < rounds; r++) {                                        \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                a[i] = STEP;                                                      \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                __asm__ volatile("" : "+v"(a[i]));                                \
+        }                                                                         \
+        return (double)(OPS) * PEAK_CHAINS * rounds;                              \
+    }
+PEAK_LOOP(peak_int8, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(a[i], x, x), 128)
+PEAK_LOOP(peak_int16, __m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(a[i], x, x), 64)
+PEAK_LOOP(peak_f32, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, a[i]), 32)
+
+static double peak_read(const void *p, size_t bytes)
+{
+    __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (size_t i = 0; i + 256 <= bytes; i += 256)
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512((const uint8_t *)p + i + 64 * j));
+    __asm__ volatile("" : : "v"(sum[0]), "v"(sum[1]), "v"(sum[2]), "v"(sum[3]));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_avx512 = { peak_int8, peak_int16, peak_f32, peak_read };
 
 static bool cpu_has_avx512(void)
 {
@@ -327,6 +511,7 @@ const struct kernels kernels_avx512 = {
     .pack = tiles_pack,
     .apply = tiles_apply,
     .tile = &tile_avx512,
+    .peak = &peak_avx512,
 };
 #else
 

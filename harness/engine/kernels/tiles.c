@@ -1,11 +1,14 @@
 /* tiles.c - the loops around the tiles of tiles.h: packing, activation panels, row groups over the pool. */
+#define _DEFAULT_SOURCE     /* madvise */
 #include "tiles.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24 };
 
 static int at_most(int a, int b)
 {
@@ -32,6 +35,22 @@ static void pack_tile(void *ctx, int i, int thread)
     }
 }
 
+/* Streaming gigabytes through 4 KiB pages is bound by address translation; ask for large ones where there are. */
+static void *large_pages(size_t bytes, struct error *err)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    void *p = NULL;
+    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes) != 0) {
+        fail(err, STATUS_MEMORY, "out of memory: %zu bytes of repacked weights", bytes);
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
 {
     const struct tensor *t = w->t;
@@ -40,7 +59,7 @@ bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
     struct pack_job job = { w, (int)((t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(t->format, t->cols) };
     int tiles = job.tiles * (int)t->mats;
     w->packed_bytes = (size_t)tiles * job.tile_bytes;
-    w->packed = mem_new_aligned((size_t)tiles, job.tile_bytes, err);
+    w->packed = large_pages(w->packed_bytes, err);
     if (!w->packed)
         return false;
     pool_run(pool, tiles, pack_tile, &job);
@@ -170,19 +189,30 @@ static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int ch
            (size_t)chunk * layout_chunk_bytes(w->t->format, CHUNK_BLOCKS);
 }
 
-/* One tile, one chunk, activation rows first .. end - 1 with accumulators acc [end - first][16]. */
-static void multiply_chunk(const struct integer_job *j, int tile, int chunk, int first, int end, float *acc)
+/* One or two tiles, one chunk, activation rows first .. end - 1; accumulators acc [tiles][end - first][16]. */
+static void multiply_chunk(const struct integer_job *j, int tile, int tiles, int chunk, int first, int end, float *acc)
 {
     const struct panel *a = &j->panel;
-    const struct product *p = a->p;
-    int blocks = layout_blocks(p->a->cols, chunk);
+    enum format_id f = a->p->w->t->format;
+    int blocks = layout_blocks(a->p->a->cols, chunk), n = end - first;
+    size_t step = (size_t)n * 16;
     uint8_t buffer[16 * 1024] __attribute__((aligned(64)));
-    struct expanded w __attribute__((aligned(64)));
-    assert(layout_chunk_bytes(p->w->t->format, blocks) <= sizeof buffer);
-    a->ops->expand(p->w->t->format, packed_chunk(j, tile, chunk, buffer), blocks, a->wide, &w);
+    struct expanded w[2] __attribute__((aligned(64)));
+    assert(layout_chunk_bytes(f, blocks) <= sizeof buffer);
+    for (int i = 0; i < tiles; i++) {
+        const uint8_t *packed = packed_chunk(j, tile + i, chunk, buffer);
+        if (a->ops->multiply_direct && width_of(a->ops->widths, n) == n &&
+            a->ops->multiply_direct(f, packed, a->wide, panel_chunk(a, chunk, blocks, first), n, blocks,
+                                    acc + (size_t)i * step)) {
+            if (i == tiles - 1)
+                return;
+            continue;
+        }
+        a->ops->expand(f, packed, blocks, a->wide, &w[i]);
+    }
     for (int T; first < end; first += T, acc += T * 16) {
         T = width_of(a->ops->widths, end - first);
-        a->ops->multiply(&w, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc);
+        a->ops->multiply(w, tiles, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc, step);
     }
 }
 
@@ -191,6 +221,18 @@ static void store_tile(const struct product *p, int tile, int first, int end, co
     int row = tile * TILE_ROWS, n = at_most(TILE_ROWS, (int)p->w->t->rows - row);
     for (int i = first; i < end; i++, acc += 16)
         memcpy(p->y + (size_t)i * p->ldy + row, acc, (size_t)n * sizeof *acc);
+}
+
+/* Many activation rows: chunk by chunk, so that their codes are read from L2 for all tiles of the job.  Few: tile
+ * by tile, so that the weights are one stream. */
+static void integer_block(const struct integer_job *j, int from, int to, int first, int end, float *acc)
+{
+    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, pairs = (to - from + 1) / 2, rows = end - first;
+    for (int i = 0; i < chunks * pairs; i++) {
+        int chunk = rows <= FEW_ROWS ? i % chunks : i / pairs, pair = rows <= FEW_ROWS ? i / chunks : i % pairs;
+        int tile = from + 2 * pair;
+        multiply_chunk(j, tile, at_most(2, to - tile), chunk, first, end, acc + 2 * pair * rows * 16);
+    }
 }
 
 static void integer_group(void *ctx, int i, int thread)
@@ -203,9 +245,7 @@ static void integer_group(void *ctx, int i, int thread)
     for (int first = 0; first < p->n; first += BLOCK_ROWS) {
         int end = at_most(first + BLOCK_ROWS, p->n), floats = (end - first) * 16;
         memset(acc, 0, (size_t)(to - from) * (size_t)floats * sizeof *acc);
-        for (int c = 0; c * CHUNK_COLS < p->a->cols; c++)
-            for (int tile = from; tile < to; tile++)
-                multiply_chunk(j, tile, c, first, end, acc + (tile - from) * floats);
+        integer_block(j, from, to, first, end, acc);
         for (int tile = from; tile < to; tile++)
             store_tile(p, tile, first, end, acc + (tile - from) * floats);
     }
