@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { QUERIES_A_JOB = 16, SOFTCAP_COLS = 1 << 14 };
+enum { SOFTCAP_COLS = 1 << 14 };
 
 /* ---- one micro-batch ---- */
 
@@ -16,11 +16,12 @@ bool batch_open(struct engine *e, struct error *err)
     size_t n = (size_t)e->batch_tokens;
     b->pieces = mem_new(n, sizeof *b->pieces, err);
     b->chunks = mem_new(n, sizeof *b->chunks, err);
+    b->units = mem_new(n, sizeof *b->units, err);
     b->position = mem_new(n, sizeof *b->position, err);
     b->piece_of = mem_new(n, sizeof *b->piece_of, err);
     b->ids = mem_new(n, sizeof *b->ids, err);
-    e->buffer_bytes += n * (sizeof *b->pieces + sizeof *b->chunks + 3 * sizeof(int));
-    return b->pieces && b->chunks && b->position && b->piece_of && b->ids;
+    e->buffer_bytes += n * (sizeof *b->pieces + sizeof *b->chunks + sizeof *b->units + 3 * sizeof(int));
+    return b->pieces && b->chunks && b->units && b->position && b->piece_of && b->ids;
 }
 
 void batch_close(struct engine *e)
@@ -28,6 +29,7 @@ void batch_close(struct engine *e)
     struct batch *b = &e->batch;
     free(b->pieces);
     free(b->chunks);
+    free(b->units);
     free(b->position);
     free(b->piece_of);
     free(b->ids);
@@ -54,9 +56,27 @@ void batch_add(struct engine *e, struct seq *s, int first, int n)
     b->n += n;
 }
 
+/* Chunks of different sequences on one prefix go together while they are few tokens. */
+static void find_units(struct batch *b)
+{
+    int tokens = 0;
+    b->n_units = 0;
+    for (int i = 0; i < b->n_chunks; i++) {
+        const struct chunk *c = &b->chunks[i];
+        const struct seq *prefix = b->pieces[c->piece].s->prefix;
+        bool joins = i && prefix && prefix == b->pieces[b->chunks[i - 1].piece].s->prefix && tokens + c->n <= QUERIES_A_JOB;
+        tokens = joins ? tokens + c->n : c->n;
+        if (joins)
+            b->units[b->n_units - 1].n++;
+        else
+            b->units[b->n_units++] = (struct unit){ i, 1 };
+    }
+}
+
 bool batch_ready(struct engine *e, int slot, struct error *err)
 {
     size_t runs = 0;
+    find_units(&e->batch);
     for (int i = 0; i < e->batch.n_pieces; i++) {
         const struct piece *p = &e->batch.pieces[i];
         size_t most = seq_runs_most(p->s, p->first + p->n);

@@ -87,7 +87,8 @@ static bool buffers_open(struct engine *e, struct error *err)
     e->scratch = mem_new((size_t)threads, sizeof *e->scratch, err);
     for (int i = 0; e->scratch && i < threads; i++) {
         const struct want rows[] = {
-            { &e->scratch[i].f, 2 * ATTENTION_TILE + 2 * s.head, f },
+            { &e->scratch[i].f, s.head, f },
+            { &e->scratch[i].queries, QUERIES_A_JOB * (size_t)c->n_heads, sizeof(struct attention_query) },
             { &e->scratch[i].wide, (size_t)c->n_layers * (size_t)c->ple_size, f },
         };
         if (!allocate(e, rows, ARRAY_LEN(rows), err))
@@ -107,6 +108,7 @@ static void buffers_close(struct engine *e)
         free(all[i]);
     for (int i = 0; e->scratch && i < pool_threads(e->pool); i++) {
         free(e->scratch[i].f);
+        free(e->scratch[i].queries);
         free(e->scratch[i].wide);
         free(e->scratch[i].runs);
     }

@@ -21,6 +21,7 @@ enum {
     KV_KEEP = 256,              /* positions kept behind a sliding window, so that short truncations cost nothing */
     DEFAULT_BATCH_TOKENS = 512,
     DEFAULT_WIDTH = 16,
+    QUERIES_A_JOB = 16,         /* tokens an attention job takes */
     HEAD_ROWS = 32,             /* rows of logits that generation holds at once */
 };
 
@@ -88,8 +89,12 @@ struct piece {                  /* consecutive tokens of one sequence */
     int row;                    /* of its first token */
 };
 
-struct chunk {                  /* queries of a piece that one attention job takes */
+struct chunk {                  /* at most QUERIES_A_JOB consecutive tokens of a piece */
     int piece, first, n;        /* first: row within the piece */
+};
+
+struct unit {                   /* chunks that one attention job takes */
+    int first, n;
 };
 
 struct batch {
@@ -101,6 +106,8 @@ struct batch {
     int32_t *ids;               /* [n] */
     struct chunk *chunks;
     int n_chunks;
+    struct unit *units;
+    int n_units;
     bool rope_ready[64];        /* cos and sin of table i are filled for these positions */
     float *x;                   /* [n][hidden] residual stream */
     const float *ple;           /* [n][n_layers * ple_size] or NULL */
@@ -129,7 +136,8 @@ struct buffers {                /* [batch_tokens][...] each */
 };
 
 struct scratch {                /* one a thread */
-    float *f;                   /* [2 * ATTENTION_TILE + 2 * most head size] */
+    float *f;                   /* [most head size] */
+    struct attention_query *queries;    /* [QUERIES_A_JOB * heads] */
     float *wide;                /* [n_layers * ple_size] */
     struct kv_run *runs;
     size_t runs_cap;
