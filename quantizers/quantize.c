@@ -136,6 +136,36 @@ static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf
     p->to_adjacent = to_gguf;
 }
 
+/* Every block of an unpacked layout is d (c - 8) or d c + m with numbers that fp16 holds: then Q4_0 or Q4_1 says the
+ * same. */
+static bool blocks_fit(const struct tensor *t, bool affine)
+{
+    const struct block_i4m *b = t->data;
+    for (uint64_t i = 0; i < t->bytes / sizeof *b; i++) {
+        bool d = f16_to_f32(f32_to_f16(b[i].d)) == b[i].d, m = f16_to_f32(f32_to_f16(b[i].m)) == b[i].m;
+        if (!d || !(affine ? m : b[i].m == -8 * b[i].d))
+            return false;
+    }
+    return true;
+}
+
+/* The format that keeps the values of t when no recipe asks for another. */
+static enum format_id faithful(const struct job *j, const struct tensor *t, bool to_gguf)
+{
+    if (to_gguf && ((t->rows == 1 && t->mats == 1) || strstr(t->name, "ffn_gate_inp")))
+        return FORMAT_F32;
+    if (!to_gguf)
+        return formats[t->format].quantized ? FORMAT_F32 : t->format;
+    if (formats[t->format].ggml_type >= 0)
+        return t->col_perm ? FORMAT_F32 : t->format;
+    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, false))
+        return FORMAT_Q4_0;
+    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, true))
+        return FORMAT_Q4_1;
+    job_warn(j, "%s: no GGUF type holds these %s values exactly; written as f32", t->name, formats[t->format].name);
+    return FORMAT_F32;
+}
+
 static bool make_parts(struct job *j, bool to_gguf, struct error *err)
 {
     const struct model *m = j->model;
@@ -150,7 +180,7 @@ static bool make_parts(struct job *j, bool to_gguf, struct error *err)
             if (tensor_layer(t->name) != layer)
                 continue;
             struct part *p = &j->parts[j->n_parts++];
-            *p = (struct part){ .source = t, .to = j->recipe ? to[i] : t->format, .layer = layer, .loss = NAN, .rms = NAN };
+            *p = (struct part){ .source = t, .to = j->recipe ? to[i] : faithful(j, t, to_gguf), .layer = layer, .loss = NAN, .rms = NAN };
             p->matrix = j->recipe && layer >= 0 && formats[to[i]].quantized;
             set_rotary_order(p, m, to_gguf);
         }
@@ -191,7 +221,9 @@ static bool find_method(struct job *j, const char *spec, struct error *err)
             j->method = &methods[i];
     }
     if (!j->method) {
-        const char *near = nearest_word(spec, names, (size_t)n_methods);
+        char word[64];
+        snprintf(word, sizeof word, "%.*s", (int)n, spec);
+        const char *near = nearest_word(word, names, (size_t)n_methods);
         if (recipe_find(spec))
             return fail(err, STATUS_USAGE, "-q %s names a format without a method; for plain rounding say rtn:%s", spec, spec);
         return fail(err, STATUS_USAGE, "no quantization method %.*s%s%s%s", (int)n, spec, near ? "; did you mean " : "",

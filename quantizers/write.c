@@ -53,6 +53,23 @@ static void measure(struct slab *s, int chunk, const float *x, const uint8_t *ro
     s->power[chunk] += power;
 }
 
+/* Codes and scales of an unpacked layout, in Q4_0 or Q4_1: the same values in other bytes. */
+static bool repack_row(const struct part *p, int64_t row, uint8_t *out)
+{
+    const struct tensor *t = p->source;
+    if (t->format != FORMAT_I4M || (p->to != FORMAT_Q4_0 && p->to != FORMAT_Q4_1))
+        return false;
+    const struct block_i4m *b = (const struct block_i4m *)t->data + row * (t->cols / 32);
+    for (int64_t i = 0; i < t->cols / 32; i++) {
+        struct block_q4_1 q = { f32_to_f16(b[i].d), f32_to_f16(b[i].m), { 0 } };
+        int head = p->to == FORMAT_Q4_0 ? 2 : 4;
+        memcpy(out, &q, (size_t)head);
+        memcpy(out + head, b[i].qs, 16);
+        out += head + 16;
+    }
+    return true;
+}
+
 static void quantize_chunk(void *ctx, int chunk, int thread)
 {
     struct slab *s = ctx;
@@ -69,6 +86,8 @@ static void quantize_chunk(void *ctx, int chunk, int thread)
             s->bad[chunk] = m * rows + r;
             return;
         }
+        if (!s->job->recipe && repack_row(p, m * rows + r, out))
+            continue;
         if (!s->job->method->row || !s->job->method->row(p, x, out))
             quantize_row(p->to, x, s->importance ? s->importance + m * n : NULL, out, n);
         if (at % RMS_EVERY == 0)
@@ -119,7 +138,7 @@ static bool stream_rounded(const struct job *j, struct part *p, sink put, void *
     if (ok && formats[p->to].quantized && isnan(p->rms))
         p->rms = power > 0 ? sqrt(error / power) : 0;
     if (!p->method)
-        p->method = !formats[p->to].quantized ? "convert" : j->method->row_name && p->to == FORMAT_Q4_0 ? j->method->row_name :
+        p->method = !formats[p->to].quantized || !j->recipe ? "convert" : j->method->row_name && p->to == FORMAT_Q4_0 ? j->method->row_name :
                     s.importance ? "rtn imatrix" : "rtn";
     free(s.out);
     free(s.scratch);
@@ -259,6 +278,19 @@ static bool add_provenance(struct kv_list *l, const struct job *j, struct error 
     return ok;
 }
 
+/* general.file_type of a file that no recipe made: by the format of most weights. */
+static uint64_t plain_file_type(const struct job *j)
+{
+    static const uint64_t types[FORMAT_COUNT] = { [FORMAT_F16] = 1, [FORMAT_BF16] = 32, [FORMAT_Q4_0] = 2, [FORMAT_Q4_1] = 3, [FORMAT_Q8_0] = 7 };
+    int64_t weights[FORMAT_COUNT] = { 0 };
+    int most = 0;
+    for (int i = 0; i < j->n_parts; i++)
+        weights[j->parts[i].to] += j->parts[i].source->cols * j->parts[i].source->rows * j->parts[i].source->mats;
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        most = weights[f] > weights[most] ? f : most;
+    return types[most];
+}
+
 bool kv_list_make(struct kv_list *l, const struct job *j, struct error *err)
 {
     struct gguf_kv *from;
@@ -271,6 +303,8 @@ bool kv_list_make(struct kv_list *l, const struct job *j, struct error *err)
     if (ok && j->recipe)
         ok = kv_list_add(l, (struct gguf_kv){ .key = "general.file_type", .type = GGUF_U32, .value.u = (uint64_t)j->recipe->file_type }, err) &&
              kv_list_add(l, (struct gguf_kv){ .key = "general.quantization_version", .type = GGUF_U32, .value.u = 2 }, err);
+    else if (ok && j->model->source != MODEL_GGUF)
+        ok = kv_list_add(l, (struct gguf_kv){ .key = "general.file_type", .type = GGUF_U32, .value.u = plain_file_type(j) }, err);
     return ok && add_provenance(l, j, err);
 }
 

@@ -91,6 +91,8 @@ const struct command commands[] = {
       NULL, 1, 1, cmd_audit },
     { "kld", "--base MODEL MODEL.. --text FILE", "KL divergence, same-top, perplexity in lock-step with a base",
       "base! text! ctx db limit" ENGINE COMMON, "--limit counts windows.", 0, -1, cmd_kld },
+    { "bench", "MODEL.. | --shape NAME[:RECIPE]", "tokens/s of prefill, decode and batches, and the share of the machine's peaks",
+      "shape layers repeats prompt-tokens" ENGINE COMMON, NULL, 0, -1, cmd_bench },
     { "inspect", "MODEL | --shape NAME[:RECIPE]", "architecture, tensors, bits per weight, memory need", "shape" COMMON, NULL, 0, 1, cmd_inspect },
     { "tokenize", "MODEL [--text S | --file F]", "text to token ids", "text file ids special no-bos" COMMON, NULL, 1, 1, cmd_tokenize },
     { "generate", "MODEL --prompt S [-n N]", "continue a text greedily", "prompt! count chat system think no-bos special ids" ENGINE COMMON, NULL, 1, 1, cmd_generate },

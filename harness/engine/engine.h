@@ -115,4 +115,13 @@ int logits_top(const float *x, int n, float *first, float *second);
 const char *const *engine_kernel_sets(void);            /* every set compiled in, fastest first; NULL ends */
 bool engine_kernel_supported(const char *name);
 
+/* ---- what this machine reaches at best (peaks.c) ---- */
+
+struct machine_peaks {
+    double int8_gops, int16_gops, f32_gflops;       /* 10^9 a second; a multiplication and an addition are two */
+    double read_gbs;
+};
+/* Short loops of the set's own instructions on all threads (0 = all CPUs; kernels NULL = fastest): under a second. */
+bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *kernels, struct error *err);
+
 #endif

@@ -180,7 +180,7 @@ static int rope_table(struct reader *r, int head, double theta, double factor, c
         return r->ok = false, 0;
     for (int i = 0; i < head / 2; i++) {
         double divisor = factor * (divisors ? (double)divisors[i] : 1.0);
-        freq[i] = divisor > 1e20 ? 0.0f : (float)(pow(theta, -2.0 * i / head) / divisor);
+        freq[i] = divisor > 1e20 ? 0.0f : (1.0f / (float)pow(theta, 2.0 * i / head)) / (float)divisor;
     }
     for (int i = 0; i < c->n_rope; i++)
         if (c->rope[i].head_size == head && !memcmp(c->rope[i].inv_freq, freq, (size_t)(head / 2) * sizeof *freq))

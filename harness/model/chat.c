@@ -56,7 +56,7 @@ static const struct family families[CHAT_COUNT] = {
                             .foreign = { EMPTY_THOUGHT_SOURCE }, GEMMA4, .markers = { "<|turn>", "<turn|>" } },
     [CHAT_LLAMA3] = { .name = "llama3",
                       .marks = { "<|start_header_id|>", "<|eot_id|>", "Cutting Knowledge Date: December 2023" },
-                      .foreign = { "<|recipient|>", "functools" },
+                      .foreign = { "<|recipient|>", "functools", "<function=" },
                       .bos = "<|begin_of_text|>", .open = "<|start_header_id|>",
                       .after_role = "<|end_header_id|>\n\n", .close = "<|eot_id|>", .assistant = "assistant",
                       .markers = { "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>" },

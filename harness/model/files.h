@@ -44,6 +44,7 @@ struct model_files {
     const char *prefix;         /* "model.", "model.language_model." ...: before "embed_tokens.weight" */
     bool tied, k_eq_v;          /* as config.json has it */
     cJSON *config;              /* the whole config.json */
+    const char *packed_method;  /* "gptq", "mlx" ...; NULL: not quantized */
 };
 
 /* ---- files.c ---- */

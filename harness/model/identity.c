@@ -43,6 +43,8 @@ static void recipe_text(const struct model *m, struct text *out)
 {
     enum format_id main = main_format(m);
     const char *open = " (";
+    if (m->files->packed_method)
+        text_printf(out, "%s ", m->files->packed_method);
     text_puts(out, formats[main].name);
     for (int i = 0; i < m->n_tensors; i++) {
         char class[64], other[64];
@@ -72,13 +74,16 @@ static void recipe_text(const struct model *m, struct text *out)
 bool describe_weights(struct model *m, struct error *err)
 {
     struct text recipe = { 0 };
-    double weights = 0, bytes = 0;
+    double weights = 0, bytes = 0, stored = 0;
     for (int i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
         weights += (double)t->rows * (double)t->cols * (double)t->mats;
         bytes += (double)t->bytes;
     }
-    m->bits_per_weight = weights > 0 ? 8 * bytes / weights : 0;
+    /* Layouts that were unpacked are counted as they stand in the file. */
+    for (size_t i = 0; i < m->files->n_raw; i++)
+        stored += m->files->raw[i].used ? (double)m->files->raw[i].bytes : 0;
+    m->bits_per_weight = weights > 0 ? 8 * (m->files->packed_method ? stored : bytes) / weights : 0;
     recipe_text(m, &recipe);
     bool ok = text_ok(&recipe, err);
     m->recipe = ok ? arena_str(&m->files->arena, text_str(&recipe), recipe.len, err) : NULL;

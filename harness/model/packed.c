@@ -310,7 +310,7 @@ static bool pick_method(struct packed *p, const struct model_files *f, const cJS
         return refuse(f, "quant_method", name, found->refusal, err);
     if (!found && !known)
         return refuse(f, "quant_method", name, "not a layout that this program reads (gptq, awq, bitsandbytes 4-bit, compressed-tensors, torchao, mlx)", err);
-    p->rules.method = found ? found->name : name;
+    p->rules.method = found ? found->name : "auto-round";
     p->load = found ? found->load : NULL;
     for (size_t i = 0; i < ARRAY_LEN(checks); i++)
         if (!strcmp(checks[i].name, name))
@@ -326,7 +326,9 @@ bool packed_open(struct packed **out, struct model_files *f, const char *dir, st
     if (!p)
         return false;
     const cJSON *q = find_section(p, f, dir, err, &ok);
-    return ok && (!q || pick_method(p, f, q, err));
+    ok = ok && (!q || pick_method(p, f, q, err));
+    f->packed_method = ok ? p->rules.method : NULL;
+    return ok;
 }
 
 bool packed_load(struct packed *p, struct model_files *f, const char *base, const struct slot *s, struct tensor *t, bool *found, struct error *err)

@@ -6,6 +6,7 @@
  * same call then answers most of them. */
 #include "tokenizer_private.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -439,7 +440,7 @@ bool tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t 
 {
     if (len > TEXT_BYTES_MAX)
         return fail(err, STATUS_INPUT, "a text of %zu bytes, expected at most %d", len, TEXT_BYTES_MAX);
-    (void)n;
+    assert(n && spans[n - 1].end == len);
     struct encoder e = { .t = t, .out = out };
     bool ok = (!bos || !t->add_bos || ids_add(out, t->bos, err)) && open_cache(&e, len, err) &&
               encode_all(&e, text, len, spans, err);

@@ -527,12 +527,12 @@ static bool set_pretokenizer(struct tokenizer *t, const struct tokenizer_spec *s
 /* Gemma 4 wants BOS in front of every sequence, although its files say otherwise. */
 static bool set_bos(struct tokenizer *t, bool gemma4, struct error *err)
 {
-    if (gemma4 && t->bos < 0)
-        t->bos = find(t, "<bos>", 5);
+    static const char *const names[] = { [KIND_SPM] = "<s>", [KIND_RAW_BPE] = "<bos>", [KIND_BYTE_BPE] = "<|begin_of_text|>" };
     t->add_bos |= gemma4;
     if (t->add_bos && t->bos < 0)
-        return fail(err, STATUS_FORMAT, "a BOS token has to be added, but the vocabulary names none");
-    return true;
+        t->bos = find(t, names[t->kind], strlen(names[t->kind]));
+    return !t->add_bos || t->bos >= 0 ||
+           fail(err, STATUS_FORMAT, "a BOS token has to be added, but the vocabulary has no %s", names[t->kind]);
 }
 
 static bool fill(struct tokenizer *t, const struct tokenizer_spec *s, const struct tokenizer_extras *x,

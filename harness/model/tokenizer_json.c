@@ -174,7 +174,6 @@ struct entry {
 };
 struct doc {
     struct scan scan;
-    struct arena arena;         /* of nothing but the parsed spec arrays */
     char *room;
     struct slice added, normalizer, pre, post, vocab, merges;
     cJSON *model;               /* the members but vocab and merges */
@@ -650,7 +649,6 @@ bool tokenizer_from_json(struct tokenizer **out, const char *tokenizer_json_path
     free(d.types);
     free(d.flags);
     map_free(&d.ids);
-    arena_free(&d.arena);
     free(d.room);
     mapping_close(&file);
     return ok;

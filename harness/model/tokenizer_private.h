@@ -116,9 +116,9 @@ bool pretokenizer_split(const struct tokenizer *t, const char *text, size_t from
                         struct error *err);
 /* GPT-2's table of printable stand-ins for bytes: the byte of a code point, or -1. */
 int byte_of_stand_in(uint32_t code);
-uint32_t stand_in_of_byte(uint8_t byte);
 
-/* A piece of text that is the template's own (specials are parsed there) or the user's. */
+/* A stretch of text that is the template's own (specials are parsed there) or the user's.  Only that differs:
+ * merging runs on over the border, as it does when a template engine hands over one string. */
 struct span {
     size_t end;                 /* offset after its last byte; it starts where the one before ends */
     bool parse_special;

@@ -199,16 +199,6 @@ static bool stands_for_itself(uint32_t c)
     return (c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255);
 }
 
-uint32_t stand_in_of_byte(uint8_t byte)
-{
-    if (stands_for_itself(byte))
-        return byte;
-    uint32_t code = 0x100;
-    for (uint32_t b = 0; b < byte; b++)
-        code += !stands_for_itself(b);
-    return code;
-}
-
 int byte_of_stand_in(uint32_t code)
 {
     if (code < 0x100)

@@ -212,7 +212,7 @@ void rope_row(const float *inv_freq, int half, int position, float *cos_out, flo
 {
     for (int i = 0; i < half; i++) {
         double s, c;
-        sin_cos((double)position * (double)inv_freq[i], &s, &c);
+        sin_cos((double)((float)position * inv_freq[i]), &s, &c);
         cos_out[i] = (float)c;
         sin_out[i] = (float)s;
     }

@@ -225,11 +225,13 @@ TILES_OF(2)
 TILES_OF(1)
 static const int widths[] = { 6, 4, 2, 1 };
 
-static void multiply_avx2(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
-                          int blocks, float *acc)
+static void multiply_avx2(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
+                          int T, int blocks, float *acc, size_t step)
 {
     (void)wide;
-    (T == 6 ? tile_6 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(w, sub, has_min, panel, blocks, acc);
+    for (int r = 0; r < tiles; r++)
+        (T == 6 ? tile_6 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(&w[r], sub, has_min, panel, blocks,
+                                                                       acc + (size_t)r * step);
 }
 
 /* ---- float tiles: 4 rows x T, lanes along the columns, eight of them at a time ---- */
@@ -317,6 +319,43 @@ static const struct tile_ops tile_avx2 = {
     .sums = sums_avx2,
 };
 
+/* ---- peaks ---- */
+
+#define PEAK_LOOP(NAME, TYPE, ZERO, STEP, OPS)                                    \
+    static double NAME(int rounds)                                                \
+    {                                                                             \
+        TYPE a[PEAK_CHAINS], x = ZERO;                                            \
+        UNROLL                                                                    \
+        for (int i = 0; i < PEAK_CHAINS; i++)                                     \
+            a[i] = ZERO;                                                          \
+        __asm__ volatile("" : "+x"(x));                                           \
+        for (int r = 0; r < rounds; r++) {                                        \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                a[i] = STEP;                                                      \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                __asm__ volatile("" : "+x"(a[i]));                                \
+        }                                                                         \
+        return (double)(OPS) * PEAK_CHAINS * rounds;                              \
+    }
+PEAK_LOOP(peak_int8, __m256i, _mm256_setzero_si256(), _mm256_add_epi16(a[i], _mm256_maddubs_epi16(x, a[i])), 64)
+PEAK_LOOP(peak_int16, __m256i, _mm256_setzero_si256(), _mm256_add_epi32(a[i], _mm256_madd_epi16(x, a[i])), 32)
+PEAK_LOOP(peak_f32, __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(x, x, a[i]), 16)
+
+static double peak_read(const void *p, size_t bytes)
+{
+    __m256i sum[4] = { _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256() };
+    for (size_t i = 0; i + 128 <= bytes; i += 128)
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[j] = _mm256_xor_si256(sum[j], load8((const uint8_t *)p + i + 32 * j));
+    __asm__ volatile("" : : "x"(sum[0]), "x"(sum[1]), "x"(sum[2]), "x"(sum[3]));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_avx2 = { peak_int8, peak_int16, peak_f32, peak_read };
+
 static bool cpu_has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");     /* every CPU with AVX2 has F16C */
@@ -329,6 +368,7 @@ const struct kernels kernels_avx2 = {
     .pack = tiles_pack,
     .apply = tiles_apply,
     .tile = &tile_avx2,
+    .peak = &peak_avx2,
 };
 
 #else

@@ -171,76 +171,107 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
     return _mm512_set1_ps(x);
 }
 
-INLINE void tile(const struct expanded *w, const bool wide, const int subs, bool has_min, const uint8_t *panel,
-                 const int T, int blocks, float *acc)
+/* acc of R tiles x T rows in registers: f[r * T + t]. */
+INLINE void add_scaled(const struct expanded *w, const int R, const int T, int sub_block, const __m512i *isum,
+                       const uint8_t *scales, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 ws = _mm512_load_ps(w[r].scale[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
+                                           _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void add_mins(const struct expanded *w, const int R, const int T, const int subs, int sub_block,
+                     const uint8_t *scales, const uint8_t *sums, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 wm = _mm512_load_ps(w[r].min[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * t * subs),
+                                           _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void tile(const struct expanded *w, const int R, const bool wide, const int subs, bool has_min,
+                 const uint8_t *panel, const int T, int blocks, float *acc, size_t step)
 {
     const int words = (wide ? 16 : 8) / subs, bytes = wide ? 64 : 32;
     const uint8_t *codes = w->codes;
     __m512 f[12];
     UNROLL
-    for (int t = 0; t < T; t++)
-        f[t] = _mm512_loadu_ps(acc + 16 * t);
+    for (int i = 0; i < R * T; i++)
+        f[i] = _mm512_loadu_ps(acc + (size_t)(i / T) * step + 16 * (i % T));
     for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
         const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
         UNROLL
         for (int s = 0; s < subs; s++) {
             __m512i isum[12];
             UNROLL
-            for (int t = 0; t < T; t++)
-                isum[t] = every_lane(starts + 4 * (t * subs + s));
+            for (int i = 0; i < R * T; i++)
+                isum[i] = every_lane(starts + 4 * (i % T * subs + s));
             UNROLL
             for (int v = 0; v < words; v++, codes += 64) {
-                __m512i c = _mm512_load_si512(codes);
+                __m512i c[2];
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    c[r] = _mm512_load_si512(codes + (size_t)r * sizeof *w);
                 UNROLL
                 for (int t = 0; t < T; t++) {
                     __m512i a = every_lane(panel + t * bytes + 4 * (s * words + v));
-                    isum[t] = wide ? _mm512_dpwssd_epi32(isum[t], c, a) : _mm512_dpbusd_epi32(isum[t], c, a);
+                    UNROLL
+                    for (int r = 0; r < R; r++)
+                        isum[r * T + t] = wide ? _mm512_dpwssd_epi32(isum[r * T + t], c[r], a)
+                                               : _mm512_dpbusd_epi32(isum[r * T + t], c[r], a);
                 }
             }
-            __m512 ws = _mm512_load_ps(w->scale[b * subs + s]);
-            UNROLL
-            for (int t = 0; t < T; t++)
-                f[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[t]), _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[t]);
-            if (!has_min)
-                continue;
-            __m512 wm = _mm512_load_ps(w->min[b * subs + s]);
-            UNROLL
-            for (int t = 0; t < T; t++)
-                f[t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * (t * subs + s)),
-                                       _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[t]);
+            add_scaled(w, R, T, b * subs + s, isum, scales, f);
+            if (has_min)
+                add_mins(w, R, T, subs, b * subs + s, scales, sums + 4 * s, f);
         }
     }
     UNROLL
-    for (int t = 0; t < T; t++)
-        _mm512_storeu_ps(acc + 16 * t, f[t]);
+    for (int i = 0; i < R * T; i++)
+        _mm512_storeu_ps(acc + (size_t)(i / T) * step + 16 * (i % T), f[i]);
 }
 
-/* Sub-blocks of 32 or 16, wide or narrow; each T a function of its own so that registers are its accumulators. */
-#define TILES_OF(T)                                                                                            \
-    static void tile_##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel,     \
-                         int blocks, float *acc)                                                               \
+/* Sub-blocks of 32 or 16, wide or narrow; each shape a function of its own so that registers are its accumulators. */
+#define TILES_OF(R, T)                                                                                         \
+    static void tile_##R##x##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, \
+                               int blocks, float *acc, size_t step)                                            \
     {                                                                                                          \
         if (wide && sub == 32)                                                                                 \
-            tile(w, true, 1, has_min, panel, T, blocks, acc);                                                  \
+            tile(w, R, true, 1, has_min, panel, T, blocks, acc, step);                                         \
         else if (wide)                                                                                         \
-            tile(w, true, 2, has_min, panel, T, blocks, acc);                                                  \
+            tile(w, R, true, 2, has_min, panel, T, blocks, acc, step);                                         \
         else if (sub == 32)                                                                                    \
-            tile(w, false, 1, has_min, panel, T, blocks, acc);                                                 \
+            tile(w, R, false, 1, has_min, panel, T, blocks, acc, step);                                        \
         else                                                                                                   \
-            tile(w, false, 2, has_min, panel, T, blocks, acc);                                                 \
+            tile(w, R, false, 2, has_min, panel, T, blocks, acc, step);                                        \
     }
-TILES_OF(12)
-TILES_OF(8)
-TILES_OF(4)
-TILES_OF(2)
-TILES_OF(1)
-static const int widths[] = { 12, 8, 4, 2, 1 };
+TILES_OF(2, 6)
+TILES_OF(2, 4)
+TILES_OF(2, 2)
+TILES_OF(2, 1)
+TILES_OF(1, 6)
+TILES_OF(1, 4)
+TILES_OF(1, 2)
+TILES_OF(1, 1)
+static const int widths[] = { 6, 4, 2, 1 };
 
-static void multiply_avx512(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
-                            int blocks, float *acc)
+static void multiply_avx512(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
+                            int T, int blocks, float *acc, size_t step)
 {
-    (T == 12 ? tile_12 : T == 8 ? tile_8 : T == 4 ? tile_4 : T == 2 ? tile_2 : tile_1)(w, wide, sub, has_min, panel,
-                                                                                         blocks, acc);
+    static void (*const shapes[2][4])(const struct expanded *, bool, int, bool, const uint8_t *, int, float *, size_t) = {
+        { tile_1x1, tile_1x2, tile_1x4, tile_1x6 },
+        { tile_2x1, tile_2x2, tile_2x4, tile_2x6 },
+    };
+    shapes[tiles - 1][T == 1 ? 0 : T / 2](w, wide, sub, has_min, panel, blocks, acc, step);
 }
 
 /* Few activation rows: codes go from the packed words to the products without the scratch between.  Two int32 sums
@@ -417,7 +448,7 @@ static void sums_avx512(const float *acc, int n, float *out)
 
 static const struct tile_ops tile_avx512 = {
     .narrow = true,
-    .group = 12,
+    .group = 6,
     .widths = widths,
     .float_group = 6,
     .round = round_row_part,
@@ -428,6 +459,43 @@ static const struct tile_ops tile_avx512 = {
     .multiply_float = multiply_float_avx512,
     .sums = sums_avx512,
 };
+
+/* ---- peaks ---- */
+
+#define PEAK_LOOP(NAME, TYPE, ZERO, STEP, OPS)                                    \
+    static double NAME(int rounds)                                                \
+    {                                                                             \
+        TYPE a[PEAK_CHAINS], x = ZERO;                                            \
+        UNROLL                                                                    \
+        for (int i = 0; i < PEAK_CHAINS; i++)                                     \
+            a[i] = ZERO;                                                          \
+        __asm__ volatile("" : "+v"(x));                                           \
+        for (int r = 0; r < rounds; r++) {                                        \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                a[i] = STEP;                                                      \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                __asm__ volatile("" : "+v"(a[i]));                                \
+        }                                                                         \
+        return (double)(OPS) * PEAK_CHAINS * rounds;                              \
+    }
+PEAK_LOOP(peak_int8, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(a[i], x, x), 128)
+PEAK_LOOP(peak_int16, __m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(a[i], x, x), 64)
+PEAK_LOOP(peak_f32, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, a[i]), 32)
+
+static double peak_read(const void *p, size_t bytes)
+{
+    __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (size_t i = 0; i + 256 <= bytes; i += 256)
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512((const uint8_t *)p + i + 64 * j));
+    __asm__ volatile("" : : "v"(sum[0]), "v"(sum[1]), "v"(sum[2]), "v"(sum[3]));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_avx512 = { peak_int8, peak_int16, peak_f32, peak_read };
 
 static bool cpu_has_avx512(void)
 {
@@ -443,6 +511,7 @@ const struct kernels kernels_avx512 = {
     .pack = tiles_pack,
     .apply = tiles_apply,
     .tile = &tile_avx512,
+    .peak = &peak_avx512,
 };
 #else
 

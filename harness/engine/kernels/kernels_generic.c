@@ -222,9 +222,49 @@ static void generic_apply(const struct product *p)
     pool_run(p->pool, ((int)p->w->t->rows + job.step - 1) / job.step, rows_job, &job);
 }
 
+/* ---- peaks of plain C, as the compiler makes it ---- */
+
+static double peak_int16(int rounds)
+{
+    int16_t x[64], y[64];
+    int32_t sum = 0;
+    for (int i = 0; i < 64; i++)
+        x[i] = y[i] = (int16_t)i;
+    for (int r = 0; r < rounds; r++) {
+        for (int i = 0; i < 64; i++)
+            sum += x[i] * y[i] & 0xff;
+        __asm__ volatile("" : "+r"(sum) : : "memory");
+    }
+    return 128.0 * rounds;
+}
+
+static double peak_f32(int rounds)
+{
+    v16 a = v_set(0.0f), x = v_set(0.0f);
+    for (int r = 0; r < rounds; r++) {
+        a = v_fma(x, x, a);
+        __asm__ volatile("" : : "r"(&a) : "memory");
+    }
+    return 32.0 * rounds;
+}
+
+static double peak_read(const void *p, size_t bytes)
+{
+    uint64_t sum = 0, x;
+    for (size_t i = 0; i + 8 <= bytes; i += 8) {
+        memcpy(&x, (const uint8_t *)p + i, sizeof x);
+        sum ^= x;
+    }
+    __asm__ volatile("" : : "r"(sum));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_generic = { peak_int16, peak_int16, peak_f32, peak_read };
+
 const struct kernels kernels_generic = {
     .name = "generic",
     .supported = always,
     VECTOR_OPS,
     .apply = generic_apply,
+    .peak = &peak_generic,
 };

@@ -48,6 +48,14 @@ struct product {
     enum rounding rounding;
 };
 
+/* What the set's instructions reach when nothing else is in the way: each runs rounds of them and returns how many
+ * operations (a multiplication and an addition are two) or bytes that were. */
+struct peak_ops {
+    double (*int8)(int rounds), (*int16)(int rounds), (*f32)(int rounds);
+    double (*read)(const void *p, size_t bytes);
+};
+enum { PEAK_CHAINS = 12 };      /* independent sums: more than latency times issue width */
+
 struct kernels {
     const char *name;
     bool (*supported)(void);
@@ -55,6 +63,7 @@ struct kernels {
     bool (*pack)(struct matrix *w, struct pool *pool, struct error *err);      /* NULL: always in place */
     void (*apply)(const struct product *p);
     const struct tile_ops *tile;        /* of sets that multiply by tiles.c */
+    const struct peak_ops *peak;
 };
 
 /* A set that this build's target lacks is there by name and supported nowhere. */

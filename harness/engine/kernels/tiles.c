@@ -189,24 +189,30 @@ static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int ch
            (size_t)chunk * layout_chunk_bytes(w->t->format, CHUNK_BLOCKS);
 }
 
-/* One tile, one chunk, activation rows first .. end - 1 with accumulators acc [end - first][16]. */
-static void multiply_chunk(const struct integer_job *j, int tile, int chunk, int first, int end, float *acc)
+/* One or two tiles, one chunk, activation rows first .. end - 1; accumulators acc [tiles][end - first][16]. */
+static void multiply_chunk(const struct integer_job *j, int tile, int tiles, int chunk, int first, int end, float *acc)
 {
     const struct panel *a = &j->panel;
-    const struct product *p = a->p;
-    int blocks = layout_blocks(p->a->cols, chunk);
+    enum format_id f = a->p->w->t->format;
+    int blocks = layout_blocks(a->p->a->cols, chunk), n = end - first;
+    size_t step = (size_t)n * 16;
     uint8_t buffer[16 * 1024] __attribute__((aligned(64)));
-    struct expanded w __attribute__((aligned(64)));
-    assert(layout_chunk_bytes(p->w->t->format, blocks) <= sizeof buffer);
-    const uint8_t *packed = packed_chunk(j, tile, chunk, buffer);
-    if (a->ops->multiply_direct && width_of(a->ops->widths, end - first) == end - first &&
-        a->ops->multiply_direct(p->w->t->format, packed, a->wide, panel_chunk(a, chunk, blocks, first), end - first,
-                                blocks, acc))
-        return;
-    a->ops->expand(p->w->t->format, packed, blocks, a->wide, &w);
+    struct expanded w[2] __attribute__((aligned(64)));
+    assert(layout_chunk_bytes(f, blocks) <= sizeof buffer);
+    for (int i = 0; i < tiles; i++) {
+        const uint8_t *packed = packed_chunk(j, tile + i, chunk, buffer);
+        if (a->ops->multiply_direct && width_of(a->ops->widths, n) == n &&
+            a->ops->multiply_direct(f, packed, a->wide, panel_chunk(a, chunk, blocks, first), n, blocks,
+                                    acc + (size_t)i * step)) {
+            if (i == tiles - 1)
+                return;
+            continue;
+        }
+        a->ops->expand(f, packed, blocks, a->wide, &w[i]);
+    }
     for (int T; first < end; first += T, acc += T * 16) {
         T = width_of(a->ops->widths, end - first);
-        a->ops->multiply(&w, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc);
+        a->ops->multiply(w, tiles, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc, step);
     }
 }
 
@@ -221,11 +227,11 @@ static void store_tile(const struct product *p, int tile, int first, int end, co
  * by tile, so that the weights are one stream. */
 static void integer_block(const struct integer_job *j, int from, int to, int first, int end, float *acc)
 {
-    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, tiles = to - from, rows = end - first;
-    bool by_tile = rows <= FEW_ROWS;
-    for (int i = 0; i < chunks * tiles; i++) {
-        int chunk = by_tile ? i % chunks : i / tiles, tile = by_tile ? i / chunks : i % tiles;
-        multiply_chunk(j, from + tile, chunk, first, end, acc + tile * rows * 16);
+    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, pairs = (to - from + 1) / 2, rows = end - first;
+    for (int i = 0; i < chunks * pairs; i++) {
+        int chunk = rows <= FEW_ROWS ? i % chunks : i / pairs, pair = rows <= FEW_ROWS ? i / chunks : i % pairs;
+        int tile = from + 2 * pair;
+        multiply_chunk(j, tile, at_most(2, to - tile), chunk, first, end, acc + 2 * pair * rows * 16);
     }
 }
 

@@ -1,7 +1,8 @@
 /* tiles.h - products by tiles, for sets with registers: the loops are shared, a set brings the inner parts.  Private.
  *
  * Integer weights.  A tile is 16 rows (lane = row); for each chunk of 256 columns its codes are expanded once into a
- * scratch that stays in L1, then multiplied with one group of activation rows after another:
+ * scratch that stays in L1, then multiplied with one group of activation rows after another, two tiles at a time
+ * so that an activation is loaded once for 32 rows:
  *     wide (ACT_I16, or no int8 products): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
  *     narrow (ACT_Q8): [32-block][8 words][16 lanes][4] u8; word q holds elements 4 q ..
  * Accumulators wait in a buffer between chunks; there is one per output, so the sum keeps its order.
@@ -33,9 +34,10 @@ struct tile_ops {
     /* Round n <= 256 columns of one row: codes and the scale of each 32-block. */
     void (*round)(enum rounding kind, const float *x, int n, int16_t *codes, float *scale);
     void (*expand)(enum format_id f, const uint8_t *chunk, int blocks, bool wide, struct expanded *out);
-    /* acc [T][16] += one chunk; panel at the group's first block. */
-    void (*multiply)(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
-                     int blocks, float *acc);
+    /* acc [tiles][T][16], tiles lying step floats apart, += one chunk of one or two tiles w; panel at the group's
+     * first block. */
+    void (*multiply)(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
+                     int blocks, float *acc, size_t step);
     /* The same without the scratch, for one group of few rows; false where there is no such kernel. May be NULL. */
     bool (*multiply_direct)(enum format_id f, const uint8_t *chunk, bool wide, const uint8_t *panel, int T, int blocks,
                             float *acc);
