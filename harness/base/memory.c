@@ -11,13 +11,15 @@ static void *no_memory(size_t count, size_t size, struct error *err)
 
 void *mem_new(size_t count, size_t size, struct error *err)
 {
-    void *p = calloc(count ? count : 1, size ? size : 1);   /* calloc checks the product */
+    if (size && count > PTRDIFF_MAX / size)
+        return no_memory(count, size, err);
+    void *p = calloc(count ? count : 1, size ? size : 1);
     return p ? p : no_memory(count, size, err);
 }
 
 void *mem_new_aligned(size_t count, size_t size, struct error *err)
 {
-    if (size && count > (SIZE_MAX - 64) / size)
+    if (size && count > (PTRDIFF_MAX - 64) / size)
         return no_memory(count, size, err);
     size_t bytes = (count * size + 63) / 64 * 64;
     void *p = NULL;
@@ -34,7 +36,7 @@ bool mem_grow(void *array, size_t *cap, size_t need, size_t size, struct error *
     size_t want = *cap ? *cap : 16;
     while (want < need && want <= SIZE_MAX / 2)
         want *= 2;
-    if (want < need || (size && want > SIZE_MAX / size))
+    if (want < need || (size && want > PTRDIFF_MAX / size))
         return no_memory(need, size, err), false;
     void **p = array;
     void *grown = realloc(*p, want * size);

@@ -98,6 +98,10 @@ void engine_set_tap(struct engine *e, const struct engine_tap *tap);    /* NULL:
  * x is [n_seqs * n][hidden].  ple is Gemma 4 E's per-layer input, [n_seqs * n][n_layers * ple_size], or NULL. */
 bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n, float *x, float *ple, struct error *err);
 bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err);
+/* Layers that read an earlier layer's K/V (Gemma 4 E) find those of the same sequences: when a layer is called
+ * several times for different sequences, say which ones are meant by a group number first (0 until told). */
+void engine_stream_group(struct engine *e, int group);
+void engine_stream_end(struct engine *e);               /* forget the K/V kept for later layers */
 /* Use t instead of the model's tensor of the same name from now on (bytes borrowed until engine_close). */
 bool engine_replace(struct engine *e, const struct tensor *t, struct error *err);
 /* ---- scoring of logits, the same bits everywhere ---- */
@@ -110,5 +114,14 @@ int logits_top(const float *x, int n, float *first, float *second);
 /* ---- what this CPU can do ---- */
 const char *const *engine_kernel_sets(void);            /* every set compiled in, fastest first; NULL ends */
 bool engine_kernel_supported(const char *name);
+
+/* ---- what this machine reaches at best (peaks.c) ---- */
+
+struct machine_peaks {
+    double int8_gops, int16_gops, f32_gflops;       /* 10^9 a second; a multiplication and an addition are two */
+    double read_gbs;
+};
+/* Short loops of the set's own instructions on all threads (0 = all CPUs; kernels NULL = fastest): under a second. */
+bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *kernels, struct error *err);
 
 #endif

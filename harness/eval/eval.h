@@ -29,11 +29,18 @@ struct task_options {
 
 struct task;                    /* one opened task: its files read, checked and indexed */
 
-/* name: a folder with a task.json, or a name looked up in tasks_dir.  Errors name file, row and field. */
+/* The folder that name stands for (a folder with a task.json, or a name looked up in tasks_dir), into path. */
+bool task_folder(const char *name, const struct task_options *o, struct text *path, struct error *err);
+
+/* name as above.  Errors name file, row and field; every item is rendered once here, so a bad record is an error
+ * now and not hours later. */
 bool task_open(struct task **out, const char *name, const struct task_options *o, struct error *err);
 void task_close(struct task *t);
+/* The folder that name stands for, into folder; errors name the nearest task. */
+bool task_folder(const char *name, const struct task_options *o, struct text *folder, struct error *err);
 const char *task_name(const struct task *t);
-const char *task_version(const struct task *t);         /* "mmlu-1+sha256 of task.json's first 12 digits" */
+const char *task_version(const struct task *t);         /* "mmlu-1+0123456789ab": 12 digits of a digest over
+                                                           task.json and every data file read */
 const char *task_kind_name(const struct task *t);       /* "choice", "generate", ... */
 const char *task_metric(const struct task *t);          /* primary metric: "acc" */
 int task_size(const struct task *t);                    /* items after limit and shard */
@@ -63,6 +70,8 @@ struct eval_options {
     bool share_prefixes;        /* default true; false must give the same rows */
     int batch_items;            /* 0 = default; changes speed only */
     int batch_width;            /* sequences generating at once; 0 = default */
+    void (*note)(void *ctx, const char *text);      /* remarks for people; may be NULL */
+    void *note_ctx;
 };
 /* Ask every item of t; rows come in no particular order, each as soon as it is scored. */
 bool eval_run(struct engine *e, const struct model *m, const struct task *t, const struct eval_options *o,
@@ -77,9 +86,13 @@ struct kld_result {
     double ppl_base, ppl, kld_mean, kld_se, kld_percentiles[7] /* min 1 10 50 90 99 max */, same_top,
            delta_p_mean, delta_p_rms, log_ratio_mean, log_ratio_se;
     float *kld_per_token;       /* [tokens], for the distribution plot; caller frees */
+    /* standard errors as llama-perplexity prints them: tokens taken as independent, so they are too small */
+    double ppl_base_se, ppl_se, same_top_se, delta_p_se, delta_p_rms_se, correlation;
 };
-/* Both engines see the same ids, windows of ctx tokens with BOS first; the second half of each is scored
- * (llama-perplexity's rule).  base == other is allowed (perplexity alone). */
+/* Both engines see the same ids, windows of ctx tokens; the second half of each is scored.  As llama-perplexity
+ * does: where the model has a BOS, one stands before the text (put there unless ids begin with it) and the first
+ * token of every window is replaced by it.  KLD is of base from other, in double over the whole vocabulary.
+ * base == other is allowed (perplexity alone).  The caller frees out->kld_per_token; zeroed on failure. */
 bool eval_kld(struct engine *base, struct engine *other, const struct model *m, const int32_t *ids, size_t n, int ctx,
               struct kld_result *out, struct error *err);
 

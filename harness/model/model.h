@@ -31,6 +31,10 @@ struct tensor {
 /* Decode row r of matrix m into out[cols], in input order (col_perm and add applied). */
 void tensor_row(const struct tensor *t, int64_t m, int64_t r, float *out);
 
+/* Are the scales of rows [first_row, first_row + n_rows) finite?  Rows count through all matrices.  Opening a file
+ * never reads the weights, so whoever reads them first (repacking, quantizing) asks. */
+bool tensor_check_scales(const struct tensor *t, int64_t first_row, int64_t n_rows, struct error *err);
+
 /* ---- config: the switch set that covers every architecture we run ---- */
 
 enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH };
@@ -114,11 +118,18 @@ bool model_sha256(const struct model *m, char hex[65], struct error *err);
 /* SHA-256 over vocabulary, merges, scores, special ids, hex; "" without tokenizer. */
 bool model_tokenizer_hash(const struct model *m, char hex[65], struct error *err);
 
-/* The metadata of the source as GGUF key-values (converted for Hugging Face folders), for writers. */
+/* The metadata of the source as GGUF key-values (converted for Hugging Face folders), for writers; borrowed. */
 bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err);
 
 /* Architectures we run, for `list` and messages; NULL-terminated. */
 const char *const *model_archs(void);
+
+/* Bytes needed to run with one sequence of context tokens: weights, a 16-bit K/V cache (whole on full layers, a ring of
+ * the window and one prefill batch on sliding ones), half a GiB of work space. */
+struct memory_need {
+    uint64_t weight_bytes, kv_bytes, work_bytes, total_bytes;
+};
+struct memory_need model_memory(const struct model *m, int context);
 
 /* Shape rows of published models without weights ("gemma4-e2b"): config and tensor list (data NULL, formats of
  * recipe: "bf16", "q4_0", "google-q4_0"), for `inspect --shape` and `bench --shape`. */

@@ -59,7 +59,7 @@ const char *tokenizer_kind(const struct tokenizer *t);
 /* ---- chat ---- */
 
 enum chat_family { CHAT_NONE, CHAT_GEMMA3, CHAT_GEMMA4_SMALL, CHAT_GEMMA4_LARGE, CHAT_LLAMA3, CHAT_QWEN25, CHAT_QWEN3,
-                   CHAT_SMOLLM2, CHAT_COUNT };
+                   CHAT_SMOLLM2, CHAT_GEMMA2, CHAT_COUNT };
 extern const char *const chat_family_names[CHAT_COUNT];
 
 /* Which family a Jinja template text is, by its marks; CHAT_NONE when it is none that we render. */

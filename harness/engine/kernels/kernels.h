@@ -6,13 +6,14 @@
  *
  * Sums.
  *  dot16(a, b, n): 16 virtual lanes; lane l starts at +0 and takes k = l, l + 16, ... in order,
- *      acc = fma(a[k], b[k], acc); a tail shorter than 16 fills the first lanes.  Then the tree
+ *      acc = fma(a[k], b[k], acc); a tail shorter than 16 is filled up with +0.  Then the tree
  *      s[i] = acc[i] + acc[i + 8] (i < 8), t[i] = s[i] + s[i + 4] (i < 4), u[i] = t[i] + t[i + 2] (i < 2), u[0] + u[1].
  *      K is never split by batch, chunk or thread.
  *  Float weights (f32, f16, bf16, codebooks; every format in ACT_F32): y = dot16(decoded row, x).
  *  Integer weights in ACT_I16: each activation row is cut into blocks of 32; amax = max |x|,
- *      s = amax / 32767 (0 when amax is 0), a = round-to-nearest-even(x * (32767 / amax)) as int16
- *      (the quotient and the product each rounded once to f32).
+ *      s = amax / 32767, a = round-to-nearest-even(x * (32767 / amax)) as int16 (the quotient and the
+ *      product each rounded once to f32).  A block with amax < 1e-30 counts as zero in every rounding;
+ *      NaN makes s NaN.
  *      For each block in order, for each sub-block of int_block elements in order:
  *      isum = sum code * a (exact, int32); acc = fma((float)isum, ws * s, acc), ws * s rounded once;
  *      formats with a min then acc = fma((float)asum, wm * s, acc), asum = sum a over the sub-block (exact).
@@ -47,7 +48,7 @@ struct acts {
     size_t ld;
     void *packed;               /* rounded forms, made when a matrix first asks for them */
     size_t packed_bytes;
-    int packed_kind;
+    int packed_kind, packed_n;  /* what packed holds: 0 nothing; rows */
 };
 bool acts_open(struct acts *a, int max_rows, int max_cols, enum act_mode mode, struct error *err);
 void acts_close(struct acts *a);
@@ -79,6 +80,8 @@ void vec_rms_norm(const struct kernels *k, const float *x, const float *w, float
 void vec_add(const struct kernels *k, float *y, const float *x, int n);                        /* y += x */
 void vec_scale(const struct kernels *k, float *y, float s, int n);                             /* y *= s */
 void vec_glu(const struct kernels *k, enum activation act, const float *gate, const float *up, float *y, int n);
+void vec_exp(const struct kernels *k, const float *x, float *y, int n);
+void vec_tanh(const struct kernels *k, const float *x, float *y, int n);
 void vec_softcap(const struct kernels *k, float *y, float cap, int n);                         /* cap * tanh(y / cap) */
 /* Rotate pairs (i, i + n/2) of x[n] by angle position * inv_freq[i]; sin and cos by own functions from the
  * angle in double, so the table is the same everywhere. Prepared tables: rope_row fills cos/sin [n/2]. */
@@ -88,7 +91,10 @@ void vec_rope(const struct kernels *k, float *x, const float *cos_t, const float
 /* One query head over a list of K/V runs (prefix parts, then own tail), in position order:
  * scores s_j = dot16(q, k_j) * scale, softcapped when cap > 0; two-level online softmax over tiles of
  * ATTENTION_TILE positions counted from absolute position 0 (so that chunking and prefix splits cannot
- * change the tiling); out[h] = sum p_j v_j in position order with fma, divided by the sum once at the end. */
+ * change the tiling): m = max of the tile's scores; when it exceeds the maximum so far, sum and out are multiplied
+ * by exp(old - m); p_j = exp(s_j - max); the tile's p are summed in 16 lanes (position mod 16, unseen positions
+ * +0) and the tree, then added to the sum; out[h] = sum p_j v_j in position order with fma, divided by the sum
+ * once at the end.  The runs must cover [from, to). */
 enum { ATTENTION_TILE = 64 };
 struct kv_run {
     const float *k, *v;         /* [n][stride] */
@@ -100,13 +106,28 @@ void attention_head(const struct kernels *k, const float *q, int h, const struct
                     int from, int to /* positions from <= j < to are seen */, float scale, float cap, float *out,
                     float *scratch /* [2 * ATTENTION_TILE + h] */);
 
+/* The same for many queries over the same runs, tile by tile, so that K and V are read once for all of them: start,
+ * tiles as often as there are lists of runs, end.  from is a multiple of ATTENTION_TILE or lies at or before every
+ * query's from; to likewise, or at or beyond every query's to: no tile is split between two calls. */
+struct attention_query {
+    const float *q;
+    float *out;
+    int from, to;               /* positions it sees */
+    float max, sum;             /* of the tiles so far */
+};
+void attention_start(struct attention_query *queries, int n, int h);
+void attention_tiles(const struct kernels *k, struct attention_query *queries, int n, int h, const struct kv_run *runs,
+                     int n_runs, int from, int to, float scale, float cap);
+void attention_end(struct attention_query *queries, int n, int h);
+
 /* Greedy top-2 and log-sum-exp over logits: index of the maximum (lowest on ties), values, and
- * ln sum exp(x - max) + max in double, fixed order. */
+ * ln sum exp(x - max) + max: differences and exponentials in f32, the sum in 16 double lanes and the tree. */
 struct top2 {
     int index;
     float first, second;
     double log_sum;
 };
+double ln_f64(double x);        /* natural logarithm of a normal x > 0, <= 1 ulp, the same everywhere */
 void vec_top2(const struct kernels *k, const float *x, int n, struct top2 *out);
 
 #endif

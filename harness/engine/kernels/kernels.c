@@ -1,0 +1,266 @@
+/* kernels.c - the table of sets, and what every set shares: entry points, activations, rope tables. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "set.h"
+
+const char *const act_mode_names[ACT_COUNT] = { "i16", "f32", "q8" };
+
+static const struct kernels *const sets[] = { &kernels_avx512, &kernels_avx2, &kernels_generic, NULL };
+
+const struct kernels *const *kernels_all(void)
+{
+    return sets;
+}
+
+bool kernels_supported(const struct kernels *k)
+{
+    return k->supported();
+}
+
+const char *kernels_name(const struct kernels *k)
+{
+    return k->name;
+}
+
+const struct kernels *kernels_find(const char *name, struct error *err)
+{
+    for (int i = 0; sets[i]; i++)
+        if (name ? !strcmp(sets[i]->name, name) : sets[i]->supported()) {
+            if (sets[i]->supported())
+                return sets[i];
+            fail(err, STATUS_UNSUPPORTED, "kernels '%s': this CPU lacks the instructions", name);
+            return NULL;
+        }
+    char known[128] = "";
+    for (int i = 0; sets[i]; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", sets[i]->name);
+    fail(err, STATUS_USAGE, "kernels '%s' are unknown; there are: %s", name ? name : "", known);
+    return NULL;
+}
+
+const char *const *engine_kernel_sets(void)
+{
+    static const char *names[ARRAY_LEN(sets)];
+    for (size_t i = 0; i < ARRAY_LEN(sets); i++)
+        names[i] = sets[i] ? sets[i]->name : NULL;
+    return names;
+}
+
+bool engine_kernel_supported(const char *name)
+{
+    return name && kernels_find(name, NULL);
+}
+
+/* ---- activations ---- */
+
+/* Room for the largest form of a row: its f32 elements in another order (GPTQ), or rounded codes (2 bytes each)
+ * with scale and sums (20 bytes a block of 32) - both at most 4 bytes an element. */
+bool acts_open(struct acts *a, int max_rows, int max_cols, enum act_mode mode, struct error *err)
+{
+    *a = (struct acts){ .mode = mode, .max_rows = max_rows, .max_cols = max_cols };
+    size_t padded = ((size_t)max_cols + 63) / 64 * 64;
+    a->packed_bytes = (size_t)max_rows * padded * sizeof(float) + 64;
+    a->packed = mem_new_aligned(a->packed_bytes, 1, err);
+    return a->packed || fail_in(err, "activations of %d x %d", max_rows, max_cols);
+}
+
+void acts_close(struct acts *a)
+{
+    free(a->packed);
+    *a = (struct acts){ 0 };
+}
+
+void acts_set(struct acts *a, const float *x, size_t ld, int rows, int cols)
+{
+    assert(rows <= a->max_rows && cols <= a->max_cols);
+    a->f32 = x;
+    a->ld = ld;
+    a->rows = rows;
+    a->cols = cols;
+    a->packed_kind = 0;
+}
+
+enum rounding rounding_of(enum act_mode mode, enum format_id format)
+{
+    const struct format *f = &formats[format];
+    if (mode == ACT_F32 || f->int_block == 0)
+        return ROUND_NONE;
+    if (mode == ACT_I16)
+        return ROUND_I16;
+    return f->block == 256 ? ROUND_Q8_K : ROUND_Q8_0;
+}
+
+/* ---- matrices ---- */
+
+bool matrix_open(struct matrix *w, const struct kernels *k, const struct tensor *t, enum act_mode mode,
+                 bool in_place, struct pool *pool, struct error *err)
+{
+    *w = (struct matrix){ .t = t, .k = k, .mode = mode };
+    if (rounding_of(mode, t->format) != ROUND_NONE && t->cols % 32 != 0)
+        return fail(err, STATUS_UNSUPPORTED, "%s: rows of %lld are not whole blocks of 32", t->name, (long long)t->cols);
+    return in_place || !k->pack || k->pack(w, pool, err) || fail_in(err, "%s", t->name);
+}
+
+void matrix_close(struct matrix *w)
+{
+    free(w->packed);
+    *w = (struct matrix){ 0 };
+}
+
+void matrix_apply(const struct matrix *w, int mat, struct acts *a, const int *row_list, int n, float *y, size_t ldy,
+                  struct pool *pool)
+{
+    assert(a->cols == w->t->cols && a->mode == w->mode && n <= a->max_rows && mat < w->t->mats);
+    if (n <= 0)
+        return;
+    struct product p = { w, mat, a, row_list, n, y, ldy, pool, rounding_of(w->mode, w->t->format) };
+    w->k->apply(&p);
+}
+
+/* ---- vectors ---- */
+
+float vec_dot(const struct kernels *k, const float *a, const float *b, int n)
+{
+    return k->vec.dot(a, b, n);
+}
+
+void vec_rms_norm(const struct kernels *k, const float *x, const float *w, float eps, float *y, int n)
+{
+    float mean = k->vec.dot(x, x, n) / (float)n;
+    k->vec.scale_by(x, 1.0f / sqrtf(mean + eps), w, y, n);
+}
+
+void vec_add(const struct kernels *k, float *y, const float *x, int n)
+{
+    k->vec.add(y, x, n);
+}
+
+void vec_scale(const struct kernels *k, float *y, float s, int n)
+{
+    k->vec.scale(y, s, n);
+}
+
+void vec_glu(const struct kernels *k, enum activation act, const float *gate, const float *up, float *y, int n)
+{
+    (act == ACTIVATION_SILU ? k->vec.silu_mul : k->vec.gelu_mul)(gate, up, y, n);
+}
+
+void vec_softcap(const struct kernels *k, float *y, float cap, int n)
+{
+    k->vec.softcap(y, cap, n);
+}
+
+void vec_exp(const struct kernels *k, const float *x, float *y, int n)
+{
+    k->vec.exp(x, y, n);
+}
+
+void vec_tanh(const struct kernels *k, const float *x, float *y, int n)
+{
+    k->vec.tanh(x, y, n);
+}
+
+void vec_rope(const struct kernels *k, float *x, const float *cos_t, const float *sin_t, int n)
+{
+    k->vec.rope(x, cos_t, sin_t, n);
+}
+
+void attention_head(const struct kernels *k, const float *q, int h, const struct kv_run *runs, int n_runs, int from,
+                    int to, float scale, float cap, float *out, float *scratch)
+{
+    k->vec.attention(q, h, runs, n_runs, from, to, scale, cap, out, scratch);
+}
+
+/* ---- scalar functions in double: +, -, *, / in a fixed order, so the same everywhere ---- */
+
+/* sin and cos on |x| <= pi / 4 by their power series: the first term left out is below 2^-56 of the result. */
+static double sin_series(double x)
+{
+    static const double c[] = { -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
+                                -1.0 / 5040,          1.0 / 120,        -1.0 / 6 };
+    double t = x * x, p = 0;
+    for (size_t i = 0; i < ARRAY_LEN(c); i++)
+        p = p * t + c[i];
+    return x + x * t * p;
+}
+
+static double cos_series(double x)
+{
+    static const double c[] = { 1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
+                                1.0 / 40320,          -1.0 / 720,         1.0 / 24,        -1.0 / 2 };
+    double t = x * x, p = 0;
+    for (size_t i = 0; i < ARRAY_LEN(c); i++)
+        p = p * t + c[i];
+    return 1 + t * p;
+}
+
+/* x = k pi / 2 + r; pi / 2 in three parts of 33 bits, so that k times a part is exact for k < 2^20. */
+static void sin_cos(double x, double *s, double *c)
+{
+    double k = floor(x * 0x1.45f306dc9c883p-1 + 0.5);
+    double r = ((x - k * 0x1.921fb544p+0) - k * 0x1.0b4611a6p-34) - k * 0x1.3198a2e037073p-69;
+    double sr = sin_series(r), cr = cos_series(r);
+    int quadrant = (int)(k - 4 * floor(k / 4));
+    *s = quadrant == 0 ? sr : quadrant == 1 ? cr : quadrant == 2 ? -sr : -cr;
+    *c = quadrant == 0 ? cr : quadrant == 1 ? -sr : quadrant == 2 ? -cr : sr;
+}
+
+void rope_row(const float *inv_freq, int half, int position, float *cos_out, float *sin_out)
+{
+    for (int i = 0; i < half; i++) {
+        double s, c;
+        sin_cos((double)((float)position * inv_freq[i]), &s, &c);
+        cos_out[i] = (float)c;
+        sin_out[i] = (float)s;
+    }
+}
+
+/* ln x for normal x > 0: x = m 2^e, m in 0.70 .. 1.42, ln m = 2 atanh((m - 1) / (m + 1)). */
+double ln_f64(double x)
+{
+    int e;
+    double m = frexp(x, &e);
+    if (m < 0x1.6a09e667f3bcdp-1) {
+        m *= 2;
+        e--;
+    }
+    double z = (m - 1) / (m + 1), t = z * z, p = 0;
+    for (int i = 23; i >= 3; i -= 2)
+        p = (p + 1.0 / i) * t;
+    return e * 0x1.62e42fefa39efp-1 + 2 * (z + z * p);
+}
+
+void vec_top2(const struct kernels *k, const float *x, int n, struct top2 *out)
+{
+    float first = k->vec.max(x, n);
+    int at = 0;
+    while (at + 1 < n && x[at] != first)
+        at++;
+    float second = -INFINITY;
+    if (at > 0)
+        second = k->vec.max(x, at);
+    if (at + 1 < n) {
+        float after = k->vec.max(x + at + 1, n - at - 1);
+        second = after > second ? after : second;
+    }
+    *out = (struct top2){ at, first, second, ln_f64(k->vec.sum_exp(x, first, n)) + (double)first };
+}
+
+double logits_log_sum(const float *x, int n)
+{
+    const struct kernels *k = kernels_find(NULL, NULL);
+    float max = k->vec.max(x, n);
+    return ln_f64(k->vec.sum_exp(x, max, n)) + (double)max;
+}
+
+int logits_top(const float *x, int n, float *first, float *second)
+{
+    struct top2 t;
+    vec_top2(kernels_find(NULL, NULL), x, n, &t);
+    *first = t.first;
+    *second = t.second;
+    return t.index;
+}

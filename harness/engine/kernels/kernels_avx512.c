@@ -1,0 +1,524 @@
+/* kernels_avx512.c - sixteen lanes in one register, integer dot products by VNNI. */
+#include "set.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+
+#include "lanes_avx512.h"
+#include "vectors.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- rounding of activations ---- */
+
+static float largest_of(const float *x, int n)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most = _mm512_setzero_si512();
+    for (int i = 0; i < n; i += 16)
+        most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+    uint32_t bits = _mm512_reduce_max_epu32(most);
+    float m;
+    memcpy(&m, &bits, sizeof m);
+    return m;
+}
+
+static void round_32(const float *x, float inv, float limit, bool away, int16_t *codes)
+{
+    for (int i = 0; i < 32; i += 16) {
+        __m512 r = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inv));
+        r = _mm512_min_ps(_mm512_max_ps(r, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
+        /* The largest float below a half: adding a half itself would carry 0.49999997 up. */
+        __m512i c = away ? _mm512_cvttps_epi32(_mm512_add_ps(r, v_copysign(_mm512_set1_ps(0x1.fffffep-2f), r)))
+                         : _mm512_cvtps_epi32(r);
+        _mm256_storeu_si256((__m256i *)(codes + i), _mm512_cvtepi32_epi16(c));
+    }
+}
+
+#include "round.h"
+
+/* ---- codes and scales of a packed chunk ---- */
+
+INLINE void put_quad(uint8_t *codes, int q, __m512i v, bool wide)
+{
+    if (wide) {
+        _mm512_store_si512(codes + 128 * q, _mm512_and_si512(v, _mm512_set1_epi16(0xff)));
+        _mm512_store_si512(codes + 128 * q + 64, _mm512_srli_epi16(v, 8));
+    } else {
+        _mm512_store_si512(codes + 64 * q, v);
+    }
+}
+
+/* Which words and bits a quad is taken from; PLANE_4 with a lut is a kind of its own so that each is a constant. */
+enum { PLANE_4_LUT = 100 };
+
+INLINE int plane_of(const struct layout *l)
+{
+    return l->plane == PLANE_4 && l->lut ? PLANE_4_LUT : (int)l->plane;
+}
+
+/* Quad i (0 .. 7) of block b. */
+INLINE __m512i quad(const int plane, const uint8_t *in, int b, const int i, __m512i table)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    if (plane == PLANE_8)
+        return _mm512_loadu_si512(in + 512 * b + 64 * i);
+    if (plane == PLANE_6K) {
+        const uint8_t *ql = in + b / 4 * 1024 + b % 2 * 512 + 64 * i, *qh = in + 2048 + b / 4 * 512 + 64 * i;
+        __m512i w = _mm512_loadu_si512(ql), h = _mm512_loadu_si512(qh);
+        int k = b % 4;
+        w = k < 2 ? w : _mm512_srli_epi16(w, 4);
+        h = k == 0 ? _mm512_slli_epi16(h, 4) : k == 1 ? _mm512_slli_epi16(h, 2) : k == 2 ? h : _mm512_srli_epi16(h, 2);
+        return _mm512_or_si512(_mm512_and_si512(w, low), _mm512_and_si512(h, _mm512_set1_epi8(0x30)));
+    }
+    __m512i w;
+    bool high;
+    if (plane == PLANE_4K) {
+        w = _mm512_loadu_si512(in + b / 2 * 512 + 64 * i);
+        high = b % 2;
+    } else {
+        w = _mm512_loadu_si512(in + 256 * b + i % 4 * 64);
+        high = i >= 4;
+    }
+    w = _mm512_and_si512(high ? _mm512_srli_epi16(w, 4) : w, low);
+    return plane == PLANE_4_LUT ? _mm512_shuffle_epi8(table, w) : w;
+}
+
+INLINE __m512i lut_of(const struct layout *l)
+{
+    return l->lut ? _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)l->lut)) : _mm512_setzero_si512();
+}
+
+INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
+{
+    __m512i table = lut_of(l);
+    for (int b = 0; b < blocks; b++)
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            put_quad(codes, 8 * b + i, quad(plane, in, b, i, table), wide);
+}
+
+INLINE void expand_codes(const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
+{
+    switch (plane_of(l)) {
+    case PLANE_6K: expand_plane(PLANE_6K, l, in, blocks, wide, codes); break;
+    case PLANE_4K: expand_plane(PLANE_4K, l, in, blocks, wide, codes); break;
+    case PLANE_4_LUT: expand_plane(PLANE_4_LUT, l, in, blocks, wide, codes); break;
+    case PLANE_4: expand_plane(PLANE_4, l, in, blocks, wide, codes); break;
+    default: expand_plane(PLANE_8, l, in, blocks, wide, codes);
+    }
+}
+
+static void expand_scales(const struct layout *l, const uint8_t *in, int subs, int index_bias, bool negate,
+                          float out[16][16])
+{
+    if (l->scales == SCALES_F32) {
+        memcpy(out, in, (size_t)subs * sizeof out[0]);
+        return;
+    }
+    if (l->scales == SCALES_F16) {
+        for (int s = 0; s < subs; s++)
+            _mm512_store_ps(out[s], _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + 32 * s))));
+        return;
+    }
+    __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)in));
+    __m512i sign = _mm512_set1_epi32(negate ? (int)0x80000000 : 0);
+    for (int s = 0; s < subs; s++) {
+        __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(in + 32 + 16 * s)));
+        __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(index, _mm512_set1_epi32(index_bias))));
+        _mm512_store_si512(out[s], _mm512_xor_si512(_mm512_castps_si512(v), sign));
+    }
+}
+
+static void expand_all_scales(enum format_id id, const uint8_t *chunk, int blocks, struct expanded *out)
+{
+    const struct layout *l = layout_of(id);
+    const struct format *f = &formats[id];
+    int subs = blocks * 32 / f->int_block;
+    const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
+    expand_scales(l, scales, subs, l->index_bias, false, out->scale);
+    if (f->has_min)
+        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+}
+
+static void expand_avx512(enum format_id id, const uint8_t *chunk, int blocks, bool wide, struct expanded *out)
+{
+    const struct layout *l = layout_of(id);
+    if (wide)
+        expand_codes(l, chunk, blocks, true, out->codes);
+    else
+        expand_codes(l, chunk, blocks, false, out->codes);
+    expand_all_scales(id, chunk, blocks, out);
+}
+
+/* ---- integer tiles: 16 rows x T ---- */
+
+INLINE __m512i every_lane(const uint8_t *p)
+{
+    int x;
+    memcpy(&x, p, sizeof x);
+    return _mm512_set1_epi32(x);
+}
+
+INLINE __m512 every_lane_f32(const uint8_t *p)
+{
+    float x;
+    memcpy(&x, p, sizeof x);
+    return _mm512_set1_ps(x);
+}
+
+/* acc of R tiles x T rows in registers: f[r * T + t]. */
+INLINE void add_scaled(const struct expanded *w, const int R, const int T, int sub_block, const __m512i *isum,
+                       const uint8_t *scales, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 ws = _mm512_load_ps(w[r].scale[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
+                                           _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void add_mins(const struct expanded *w, const int R, const int T, const int subs, int sub_block,
+                     const uint8_t *scales, const uint8_t *sums, __m512 *f)
+{
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m512 wm = _mm512_load_ps(w[r].min[sub_block]);
+        UNROLL
+        for (int t = 0; t < T; t++)
+            f[r * T + t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * t * subs),
+                                           _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[r * T + t]);
+    }
+}
+
+INLINE void tile(const struct expanded *w, const int R, const bool wide, const int subs, bool has_min,
+                 const uint8_t *panel, const int T, int blocks, float *acc, size_t step)
+{
+    const int words = (wide ? 16 : 8) / subs, bytes = wide ? 64 : 32;
+    const uint8_t *codes = w->codes;
+    __m512 f[12];
+    UNROLL
+    for (int i = 0; i < R * T; i++)
+        f[i] = _mm512_loadu_ps(acc + (size_t)(i / T) * step + 16 * (i % T));
+    for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
+        const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
+        UNROLL
+        for (int s = 0; s < subs; s++) {
+            __m512i isum[12];
+            UNROLL
+            for (int i = 0; i < R * T; i++)
+                isum[i] = every_lane(starts + 4 * (i % T * subs + s));
+            UNROLL
+            for (int v = 0; v < words; v++, codes += 64) {
+                __m512i c[2];
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    c[r] = _mm512_load_si512(codes + (size_t)r * sizeof *w);
+                UNROLL
+                for (int t = 0; t < T; t++) {
+                    __m512i a = every_lane(panel + t * bytes + 4 * (s * words + v));
+                    UNROLL
+                    for (int r = 0; r < R; r++)
+                        isum[r * T + t] = wide ? _mm512_dpwssd_epi32(isum[r * T + t], c[r], a)
+                                               : _mm512_dpbusd_epi32(isum[r * T + t], c[r], a);
+                }
+            }
+            add_scaled(w, R, T, b * subs + s, isum, scales, f);
+            if (has_min)
+                add_mins(w, R, T, subs, b * subs + s, scales, sums + 4 * s, f);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < R * T; i++)
+        _mm512_storeu_ps(acc + (size_t)(i / T) * step + 16 * (i % T), f[i]);
+}
+
+/* Sub-blocks of 32 or 16, wide or narrow; each shape a function of its own so that registers are its accumulators. */
+#define TILES_OF(R, T)                                                                                         \
+    static void tile_##R##x##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, \
+                               int blocks, float *acc, size_t step)                                            \
+    {                                                                                                          \
+        if (wide && sub == 32)                                                                                 \
+            tile(w, R, true, 1, has_min, panel, T, blocks, acc, step);                                         \
+        else if (wide)                                                                                         \
+            tile(w, R, true, 2, has_min, panel, T, blocks, acc, step);                                         \
+        else if (sub == 32)                                                                                    \
+            tile(w, R, false, 1, has_min, panel, T, blocks, acc, step);                                        \
+        else                                                                                                   \
+            tile(w, R, false, 2, has_min, panel, T, blocks, acc, step);                                        \
+    }
+TILES_OF(2, 6)
+TILES_OF(2, 4)
+TILES_OF(2, 2)
+TILES_OF(2, 1)
+TILES_OF(1, 6)
+TILES_OF(1, 4)
+TILES_OF(1, 2)
+TILES_OF(1, 1)
+static const int widths[] = { 6, 4, 2, 1 };
+
+static void multiply_avx512(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
+                            int T, int blocks, float *acc, size_t step)
+{
+    static void (*const shapes[2][4])(const struct expanded *, bool, int, bool, const uint8_t *, int, float *, size_t) = {
+        { tile_1x1, tile_1x2, tile_1x4, tile_1x6 },
+        { tile_2x1, tile_2x2, tile_2x4, tile_2x6 },
+    };
+    shapes[tiles - 1][T == 1 ? 0 : T / 2](w, wide, sub, has_min, panel, blocks, acc, step);
+}
+
+/* Few activation rows: codes go from the packed words to the products without the scratch between.  Two int32 sums
+ * in turn, since one would wait for itself. */
+INLINE void direct(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
+                   const uint8_t *in, const struct expanded *w, const uint8_t *panel, const int T, int blocks, float *acc)
+{
+    const int bytes = wide ? 64 : 32, quads = 8 / subs;
+    const __m512i low = _mm512_set1_epi16(0xff), table = lut_of(l);
+    __m512 f[4];
+    UNROLL
+    for (int t = 0; t < T; t++)
+        f[t] = _mm512_loadu_ps(acc + 16 * t);
+    for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
+        const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
+        UNROLL
+        for (int s = 0; s < subs; s++) {
+            __m512i even[4], odd[4];
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                even[t] = every_lane(starts + 4 * (t * subs + s));
+                odd[t] = _mm512_setzero_si512();
+            }
+            UNROLL
+            for (int i = 0; i < quads; i++) {
+                __m512i c = quad(plane, in, b, s * quads + i, table);
+                __m512i c0 = _mm512_and_si512(c, low), c1 = _mm512_srli_epi16(c, 8);
+                UNROLL
+                for (int t = 0; t < T; t++) {
+                    const uint8_t *a = panel + t * bytes + (wide ? 8 : 4) * (s * quads + i);
+                    if (wide) {
+                        even[t] = _mm512_dpwssd_epi32(even[t], c0, every_lane(a));
+                        odd[t] = _mm512_dpwssd_epi32(odd[t], c1, every_lane(a + 4));
+                    } else if (i % 2) {
+                        odd[t] = _mm512_dpbusd_epi32(odd[t], c, every_lane(a));
+                    } else {
+                        even[t] = _mm512_dpbusd_epi32(even[t], c, every_lane(a));
+                    }
+                }
+            }
+            __m512 ws = _mm512_load_ps(w->scale[b * subs + s]);
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                __m512 isum = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
+                f[t] = _mm512_fmadd_ps(isum, _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[t]);
+            }
+            if (!has_min)
+                continue;
+            __m512 wm = _mm512_load_ps(w->min[b * subs + s]);
+            UNROLL
+            for (int t = 0; t < T; t++)
+                f[t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * (t * subs + s)),
+                                       _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[t]);
+        }
+    }
+    UNROLL
+    for (int t = 0; t < T; t++)
+        _mm512_storeu_ps(acc + 16 * t, f[t]);
+}
+
+#define DIRECT_OF(T, PLANE, SUBS)                                                                              \
+    static void direct_##T##_##PLANE(bool wide, bool has_min, const struct layout *l, const uint8_t *in,       \
+                                     const struct expanded *w, const uint8_t *panel, int blocks, float *acc)   \
+    {                                                                                                          \
+        if (wide)                                                                                              \
+            direct(PLANE, true, SUBS, has_min, l, in, w, panel, T, blocks, acc);                               \
+        else                                                                                                   \
+            direct(PLANE, false, SUBS, has_min, l, in, w, panel, T, blocks, acc);                              \
+    }
+#define DIRECT_ROW(PLANE, SUBS) DIRECT_OF(1, PLANE, SUBS) DIRECT_OF(2, PLANE, SUBS) DIRECT_OF(4, PLANE, SUBS)
+DIRECT_ROW(PLANE_4, 1)
+DIRECT_ROW(PLANE_4_LUT, 1)
+DIRECT_ROW(PLANE_4K, 1)
+DIRECT_ROW(PLANE_6K, 2)
+DIRECT_ROW(PLANE_8, 1)
+
+static const struct {
+    int plane, sub;
+    void (*of[3])(bool wide, bool has_min, const struct layout *l, const uint8_t *in, const struct expanded *w,
+                  const uint8_t *panel, int blocks, float *acc);
+} directs[] = {
+    { PLANE_4, 32, { direct_1_PLANE_4, direct_2_PLANE_4, direct_4_PLANE_4 } },
+    { PLANE_4_LUT, 32, { direct_1_PLANE_4_LUT, direct_2_PLANE_4_LUT, direct_4_PLANE_4_LUT } },
+    { PLANE_4K, 32, { direct_1_PLANE_4K, direct_2_PLANE_4K, direct_4_PLANE_4K } },
+    { PLANE_6K, 16, { direct_1_PLANE_6K, direct_2_PLANE_6K, direct_4_PLANE_6K } },
+    { PLANE_8, 32, { direct_1_PLANE_8, direct_2_PLANE_8, direct_4_PLANE_8 } },
+};
+
+static bool multiply_direct_avx512(enum format_id id, const uint8_t *chunk, bool wide, const uint8_t *panel, int T,
+                                   int blocks, float *acc)
+{
+    const struct layout *l = layout_of(id);
+    if (T != 1 && T != 2 && T != 4)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(directs); i++)
+        if (directs[i].plane == plane_of(l) && directs[i].sub == formats[id].int_block) {
+            struct expanded w __attribute__((aligned(64)));
+            expand_all_scales(id, chunk, blocks, &w);
+            directs[i].of[T / 2](wide, formats[id].has_min, l, chunk, &w, panel, blocks, acc);
+            return true;
+        }
+    return false;
+}
+
+/* ---- float tiles: 4 rows x T, lanes along the columns ---- */
+
+static void expand_float_avx512(enum format_id f, const uint8_t *row, int n, float *out)
+{
+    float other[FLOAT_CHUNK];
+    if (f != FORMAT_F32 && f != FORMAT_BF16 && f != FORMAT_F16) {
+        formats[f].to_f32(row, other, n);
+        row = (const uint8_t *)other;
+        f = FORMAT_F32;
+    }
+    for (int k = 0; k < n; k += 16, out += FLOAT_ROWS * 16) {
+        __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
+        if (f == FORMAT_F32) {
+            _mm512_store_ps(out, _mm512_maskz_loadu_ps(m, row + 4 * k));
+            continue;
+        }
+        __m256i h = _mm256_maskz_loadu_epi16(m, row + 2 * k);
+        if (f == FORMAT_BF16)
+            _mm512_store_si512(out, _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+        else
+            _mm512_store_ps(out, _mm512_cvtph_ps(h));
+    }
+}
+
+INLINE void tile_float(const float *w, const float *panel, const int T, int steps, float *acc)
+{
+    __m512 a[FLOAT_ROWS * 6];
+    UNROLL
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            a[i * T + t] = _mm512_load_ps(acc + 16 * (i * T + t));
+    for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
+        __m512 c[FLOAT_ROWS];
+        UNROLL
+        for (int i = 0; i < FLOAT_ROWS; i++)
+            c[i] = _mm512_load_ps(w + 16 * i);
+        UNROLL
+        for (int t = 0; t < T; t++) {
+            __m512 x = _mm512_loadu_ps(panel + 16 * t);
+            UNROLL
+            for (int i = 0; i < FLOAT_ROWS; i++)
+                a[i * T + t] = _mm512_fmadd_ps(c[i], x, a[i * T + t]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
+}
+
+static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, float *acc)
+{
+    switch (T) {
+    case 6: tile_float(w, panel, 6, steps, acc); break;
+    case 5: tile_float(w, panel, 5, steps, acc); break;
+    case 4: tile_float(w, panel, 4, steps, acc); break;
+    case 3: tile_float(w, panel, 3, steps, acc); break;
+    case 2: tile_float(w, panel, 2, steps, acc); break;
+    default: tile_float(w, panel, 1, steps, acc);
+    }
+}
+
+static void sums_avx512(const float *acc, int n, float *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = v_sum(_mm512_load_ps(acc + 16 * i));
+}
+
+static const struct tile_ops tile_avx512 = {
+    .narrow = true,
+    .group = 6,
+    .widths = widths,
+    .float_group = 6,
+    .round = round_row_part,
+    .expand = expand_avx512,
+    .multiply = multiply_avx512,
+    .multiply_direct = multiply_direct_avx512,
+    .expand_float = expand_float_avx512,
+    .multiply_float = multiply_float_avx512,
+    .sums = sums_avx512,
+};
+
+/* ---- peaks ---- */
+
+#define PEAK_LOOP(NAME, TYPE, ZERO, STEP, OPS)                                    \
+    static double NAME(int rounds)                                                \
+    {                                                                             \
+        TYPE a[PEAK_CHAINS], x = ZERO;                                            \
+        UNROLL                                                                    \
+        for (int i = 0; i < PEAK_CHAINS; i++)                                     \
+            a[i] = ZERO;                                                          \
+        __asm__ volatile("" : "+v"(x));                                           \
+        for (int r = 0; r < rounds; r++) {                                        \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                a[i] = STEP;                                                      \
+            UNROLL                                                                \
+            for (int i = 0; i < PEAK_CHAINS; i++)                                 \
+                __asm__ volatile("" : "+v"(a[i]));                                \
+        }                                                                         \
+        return (double)(OPS) * PEAK_CHAINS * rounds;                              \
+    }
+PEAK_LOOP(peak_int8, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(a[i], x, x), 128)
+PEAK_LOOP(peak_int16, __m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(a[i], x, x), 64)
+PEAK_LOOP(peak_f32, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, a[i]), 32)
+
+static double peak_read(const void *p, size_t bytes)
+{
+    __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (size_t i = 0; i + 256 <= bytes; i += 256)
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512((const uint8_t *)p + i + 64 * j));
+    __asm__ volatile("" : : "v"(sum[0]), "v"(sum[1]), "v"(sum[2]), "v"(sum[3]));
+    return (double)bytes;
+}
+
+static const struct peak_ops peak_avx512 = { peak_int8, peak_int16, peak_f32, peak_read };
+
+static bool cpu_has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2");
+}
+
+const struct kernels kernels_avx512 = {
+    .name = "avx512",
+    .supported = cpu_has_avx512,
+    VECTOR_OPS,
+    .pack = tiles_pack,
+    .apply = tiles_apply,
+    .tile = &tile_avx512,
+    .peak = &peak_avx512,
+};
+#else
+
+static bool never(void)
+{
+    return false;
+}
+const struct kernels kernels_avx512 = { .name = "avx512", .supported = never };
+
+#endif

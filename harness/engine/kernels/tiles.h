@@ -1,0 +1,61 @@
+/* tiles.h - products by tiles, for sets with registers: the loops are shared, a set brings the inner parts.  Private.
+ *
+ * Integer weights.  A tile is 16 rows (lane = row); for each chunk of 256 columns its codes are expanded once into a
+ * scratch that stays in L1, then multiplied with one group of activation rows after another, two tiles at a time
+ * so that an activation is loaded once for 32 rows:
+ *     wide (ACT_I16, or no int8 products): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
+ *     narrow (ACT_Q8): [32-block][8 words][16 lanes][4] u8; word q holds elements 4 q ..
+ * Accumulators wait in a buffer between chunks; there is one per output, so the sum keeps its order.
+ * Codes are unsigned; the int32 sum starts at -bias * (sum of the activation codes).
+ *
+ * Activation panel, one per matrix_apply: [chunk][group][32-block], each block of a group of T rows being
+ *     codes [T][64 bytes wide, 32 narrow; order of the words above], f32 scale [T],
+ *     int32 start [T][subs], f32 sum [T][subs]            (subs = 32 / sub-block)
+ *
+ * Float weights.  4 rows x T activation rows, 16 lanes along the columns; rows are expanded to f32 once for each
+ * chunk of 512 columns and block of activation rows.  Panel: [chunk][group][16 columns][T][16]. */
+#ifndef QDELTA_KERNEL_TILES_H
+#define QDELTA_KERNEL_TILES_H
+
+#include "layout.h"
+
+enum { FLOAT_ROWS = 4, FLOAT_CHUNK = 512 };
+
+struct expanded {           /* one chunk of one tile */
+    uint8_t codes[CHUNK_BLOCKS * 16 * 64];
+    float scale[16][16], min[16][16];       /* [sub-block][lane] */
+};
+
+struct tile_ops {
+    bool narrow;            /* has u8 x s8 products; else ACT_Q8 is multiplied wide too */
+    int group;              /* activation rows of the widest integer tile; every width[] divides the group's work */
+    const int *widths;      /* widths there are kernels for, falling, 1 last */
+    int float_group;
+    /* Round n <= 256 columns of one row: codes and the scale of each 32-block. */
+    void (*round)(enum rounding kind, const float *x, int n, int16_t *codes, float *scale);
+    void (*expand)(enum format_id f, const uint8_t *chunk, int blocks, bool wide, struct expanded *out);
+    /* acc [tiles][T][16], tiles lying step floats apart, += one chunk of one or two tiles w; panel at the group's
+     * first block. */
+    void (*multiply)(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
+                     int blocks, float *acc, size_t step);
+    /* The same without the scratch, for one group of few rows; false where there is no such kernel. May be NULL. */
+    bool (*multiply_direct)(enum format_id f, const uint8_t *chunk, bool wide, const uint8_t *panel, int T, int blocks,
+                            float *acc);
+    /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
+    void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
+    /* acc [4][T][16] += steps of 16 columns. */
+    void (*multiply_float)(const float *w, const float *panel, int T, int steps, float *acc);
+    /* out[i] = tree sum of acc[i] [16] */
+    void (*sums)(const float *acc, int n, float *out);
+};
+
+bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err);
+void tiles_apply(const struct product *p);
+
+/* Bytes of one activation row in one 32-block of a panel. */
+static inline size_t panel_unit(bool wide, int sub)
+{
+    return (wide ? 64u : 32u) + 4u + (size_t)(32 / sub) * 8u;
+}
+
+#endif

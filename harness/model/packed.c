@@ -1,0 +1,351 @@
+/* packed.c - quantized Hugging Face checkpoints: which layout it is, and what all layouts share.
+ *
+ * Values are kept exactly: a matrix becomes blocks of codes with an f32 scale and min (format.h, I4M and I8M) or a
+ * codebook block (NF4, FP4).  Layouts that we do not read are refused by name, with the reason. */
+#include "packed.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct packed {
+    struct packed_rules rules;
+    bool (*load)(struct module *m, struct tensor *t, bool *found);
+    cJSON *owned;               /* quantize_config.json */
+};
+
+/* ---- parts of a module ---- */
+
+struct raw_tensor *module_part(const struct module *m, const char *suffix)
+{
+    char name[256];
+    snprintf(name, sizeof name, "%s.%s", m->base, suffix);
+    return files_raw(m->f, name);
+}
+
+bool module_need(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out)
+{
+    struct raw_tensor *r = module_part(m, suffix);
+    if (!r)
+        return fail(m->err, STATUS_FORMAT, "%s: %s has no %s", m->f->metadata_path, m->base, suffix);
+    int64_t found1 = r->n_dims > 1 ? r->dims[1] : 0;
+    if (r->n_dims != (d1 ? 2 : 1) || r->dims[0] != d0 || found1 != d1)
+        return fail(m->err, STATUS_FORMAT, "%s: %s is [%lld x %lld] in %d dimensions, expected [%lld x %lld]", r->file, r->name,
+                    (long long)(r->n_dims ? r->dims[0] : 1), (long long)found1, r->n_dims, (long long)d0, (long long)d1);
+    r->used = true;
+    *out = r;
+    return true;
+}
+
+bool module_float(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out)
+{
+    if (!module_need(m, suffix, d0, d1, out))
+        return false;
+    if ((*out)->type != RAW_F32 && (*out)->type != RAW_F16 && (*out)->type != RAW_BF16)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s has dtype %s, expected F32, F16 or BF16", (*out)->file, (*out)->name, (*out)->type_name);
+    return true;
+}
+
+float raw_float(const struct raw_tensor *r, int64_t i)
+{
+    float f;
+    uint16_t h;
+    if (r->type == RAW_F32) {
+        memcpy(&f, r->data + 4 * i, sizeof f);
+        return f;
+    }
+    memcpy(&h, r->data + 2 * i, sizeof h);
+    return r->type == RAW_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+}
+
+/* ---- column order: groups of g_idx side by side ---- */
+
+static int32_t group_of(const struct module *m, int64_t k)
+{
+    int32_t g;
+    memcpy(&g, m->g_idx->data + 4 * k, sizeof g);
+    return g;
+}
+
+/* Stable counting sort of the columns by group; *perm NULL when they already stand in order. */
+static bool column_order(struct module *m, const int32_t **perm)
+{
+    *perm = NULL;
+    bool sorted = true;
+    for (int64_t k = 0; m->g_idx && k < m->cols; k++) {
+        if (group_of(m, k) < 0 || group_of(m, k) >= m->groups)
+            return fail(m->err, STATUS_FORMAT, "%s: %s[%lld] is %d, there are %lld groups", m->g_idx->file, m->g_idx->name, (long long)k, group_of(m, k),
+                        (long long)m->groups);
+        sorted &= k == 0 || group_of(m, k) >= group_of(m, k - 1);
+    }
+    if (sorted)
+        return true;
+    int64_t *start = mem_new((size_t)m->groups + 1, sizeof *start, m->err);
+    int32_t *order = start ? files_own(m->f, (uint64_t)m->cols * sizeof *order, m->err) : NULL;
+    for (int64_t k = 0; order && k < m->cols; k++)
+        start[group_of(m, k) + 1]++;
+    for (int64_t g = 0; order && g < m->groups; g++)
+        start[g + 1] += start[g];
+    for (int64_t k = 0; order && k < m->cols; k++)
+        order[start[group_of(m, k)]++] = (int32_t)k;
+    free(start);
+    *perm = order;
+    return order != NULL;
+}
+
+/* Group of 32 stored columns, which must agree. */
+static int64_t block_group(const struct module *m, const int32_t *k)
+{
+    if (!m->g_idx)
+        return k[0] / m->group;
+    for (int i = 1; i < 32; i++)
+        if (group_of(m, k[i]) != group_of(m, k[0]))
+            return -1;
+    return group_of(m, k[0]);
+}
+
+static void put_block(uint8_t *out, int bits, const uint8_t *codes, float scale, float min)
+{
+    memcpy(out, &scale, 4);
+    memcpy(out + 4, &min, 4);
+    if (bits == 8)
+        memcpy(out + 8, codes, 32);
+    for (int j = 0; bits < 8 && j < 16; j++)
+        out[8 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
+}
+
+/* Column block b of all rows: layouts that pack along rows then read memory in order. */
+static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b)
+{
+    int32_t k[32];
+    int64_t row_bytes = format_row_bytes(t->format, m->cols);
+    for (int i = 0; i < 32; i++)
+        k[i] = t->col_perm ? t->col_perm[32 * b + i] : (int32_t)(32 * b + i);
+    int64_t g = block_group(m, k);
+    if (g < 0 || g >= m->groups)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: group sizes that are no multiple of 32 columns are not supported", m->f->metadata_path, m->base);
+    for (int64_t n = 0; n < m->rows; n++) {
+        uint8_t codes[32];
+        float scale, min;
+        m->codes(m, n, k, codes);
+        m->scales(m, n, g, &scale, &min);
+        if (!isfinite(scale) || !isfinite(min))
+            return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, group %lld: the scale is not a finite number", m->f->metadata_path, m->base,
+                        (long long)n, (long long)g);
+        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits, codes, scale, min);
+    }
+    return true;
+}
+
+bool unpack_matrix(struct module *m, struct tensor *t)
+{
+    t->format = m->bits == 8 ? FORMAT_I8M : FORMAT_I4M;
+    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights in the %s layout are not supported (2, 4 and 8 are)", m->f->metadata_path,
+                    m->base, m->bits, m->rules->method);
+    if (m->cols % 32 || (!m->g_idx && (m->group < 1 || m->group % 32)))
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld in groups of %lld; both must be multiples of 32", m->f->metadata_path, m->base,
+                    (long long)m->cols, (long long)m->group);
+    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
+    uint8_t *data = files_own(m->f, t->bytes, m->err);
+    bool ok = data && column_order(m, &t->col_perm);
+    for (int64_t b = 0; ok && b < m->cols / 32; b++)
+        ok = unpack_columns(m, t, data, b);
+    t->data = data;
+    return ok;
+}
+
+/* ---- which layout ---- */
+
+struct method {
+    const char *name;
+    bool (*load)(struct module *m, struct tensor *t, bool *found);
+    const char *refusal;
+};
+static const struct method methods[] = {
+    { "gptq", load_gptq, NULL },
+    { "awq", load_awq, NULL },
+    { "bitsandbytes", load_bitsandbytes, NULL },
+    { "compressed-tensors", load_compressed, NULL },
+    { "torchao", load_torchao, NULL },
+    { "mlx", load_mlx, NULL },
+    { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
+    { "exl3", NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
+    { "aqlm", NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
+    { "hqq", NULL, "its rows are packed across the matrix in a way that differs between versions; convert the original with another method" },
+    { "marlin", NULL, "a GPU-specific permutation of GPTQ; use the GPTQ file it was made from" },
+    { "eetq", NULL, "a GPU-specific layout" },
+    { "fp8", NULL, "8-bit floats with activation scaling" },
+    { "fbgemm_fp8", NULL, "8-bit floats with activation scaling" },
+    { "mxfp4", NULL, "only known here inside GGUF files" },
+    { "quip", NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "spqr", NULL, "its outliers are kept in a sparse matrix" },
+    { "vptq", NULL, "vector codebooks, for which the engine has no kernel" },
+    { "higgs", NULL, "codes stand behind a Hadamard rotation" },
+    { "quanto", NULL, "stored as pickled subclasses" },
+    { "bitnet", NULL, "its activations are quantized as part of the model" },
+};
+
+/* The section that describes the quantization, wherever the writer put it; NULL: none. */
+static const cJSON *find_section(struct packed *p, const struct model_files *f, const char *dir, struct error *err, bool *ok)
+{
+    static const char *const files[] = { "quantize_config.json", "quant_config.json" };
+    const cJSON *text = json_get(f->config, "text_config"), *q = json_get(f->config, "quantization_config");
+    *ok = true;
+    if (!q && text)
+        q = json_get(text, "quantization_config");
+    if (!q)
+        q = json_get(f->config, "quantization");
+    for (int i = 0; !q && *ok && i < 2; i++) {
+        struct text path = { 0 };
+        path_join(&path, dir, files[i]);
+        if (text_ok(&path, NULL) && file_exists(text_str(&path))) {
+            p->owned = json_parse_file(text_str(&path), 1 << 24, err);
+            *ok = p->owned != NULL;
+            q = p->owned;
+            if (*ok && !json_get(q, "quant_method"))
+                cJSON_AddStringToObject(p->owned, "quant_method", i ? "awq" : "gptq");
+        }
+        text_free(&path);
+    }
+    return q;
+}
+
+static const char *string_in(const cJSON *o, const char *key, const char *absent)
+{
+    const cJSON *v = o ? json_get(o, key) : NULL;
+    return cJSON_IsString(v) ? v->valuestring : absent;
+}
+
+static bool refuse(const struct model_files *f, const char *what, const char *found, const char *why, struct error *err)
+{
+    return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\": %s", f->metadata_path, what, found, why);
+}
+
+static bool check_gptq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    const char *format = string_in(q, "checkpoint_format", "gptq");
+    p->rules.zeros_less_one = strcmp(format, "gptq_v2") != 0;
+    if (strcmp(format, "gptq") && strcmp(format, "gptq_v2"))
+        return refuse(f, "GPTQ checkpoint_format", format, "only gptq and gptq_v2 are read", err);
+    if (strcmp(string_in(q, "pack_dtype", "int32"), "int32"))
+        return refuse(f, "GPTQ pack_dtype", string_in(q, "pack_dtype", ""), "only int32 is read", err);
+    return true;
+}
+
+static bool check_awq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    const char *version = string_in(q, "version", "gemm");
+    (void)p;
+    if (strcmp(version, "gemm") && strcmp(version, "GEMM"))
+        return refuse(f, "AWQ version", version, "only the gemm layout is read; gemv, gemv_fast, llm-awq and marlin interleave differently", err);
+    return true;
+}
+
+static bool check_autoround(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    const char *packing = string_in(q, "packing_format", "auto_round");
+    p->load = strstr(packing, "awq") ? load_awq : load_gptq;
+    p->rules.method = strstr(packing, "awq") ? "awq" : "gptq";
+    p->rules.zeros_less_one = true;
+    if (strcmp(packing, "auto_round:auto_gptq") && strcmp(packing, "auto_round:auto_awq"))
+        return refuse(f, "AutoRound packing_format", packing, "only auto_round:auto_gptq and auto_round:auto_awq are read", err);
+    return true;
+}
+
+static bool check_compressed(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    const cJSON *groups = json_get(q, "config_groups"), *g;
+    (void)p;
+    cJSON_ArrayForEach(g, groups) {
+        const char *format = string_in(g, "format", string_in(q, "format", "?"));
+        if (strcmp(format, "pack-quantized"))
+            return refuse(f, "compressed-tensors format", format, "only pack-quantized is read", err);
+        if (json_get(g, "input_activations") || json_get(g, "output_activations"))
+            return refuse(f, "compressed-tensors", "input_activations", "quantized activations would change the comparison", err);
+        if (json_get(g, "weights") && strcmp(string_in(json_get(g, "weights"), "type", "int"), "int"))
+            return refuse(f, "compressed-tensors weights type", string_in(json_get(g, "weights"), "type", "?"), "only int is read", err);
+    }
+    if (json_get(q, "kv_cache_scheme"))
+        return refuse(f, "compressed-tensors", "kv_cache_scheme", "a quantized K/V cache is not supported", err);
+    if (cJSON_GetArraySize(json_get(q, "transform_config")) > 0)
+        return refuse(f, "compressed-tensors", "transform_config", "rotations are not supported", err);
+    return true;
+}
+
+static bool check_bitsandbytes(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    (void)p;
+    if (cJSON_IsTrue(json_get(q, "load_in_8bit")))
+        return refuse(f, "bitsandbytes", "load_in_8bit", "LLM.int8 multiplies outlier columns apart; only 4-bit (nf4, fp4) is read", err);
+    return true;
+}
+
+static bool check_mlx(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    const cJSON *e;
+    const char *mode = string_in(q, "mode", "affine");
+    (void)p;
+    if (strcmp(mode, "affine"))
+        return refuse(f, "MLX mode", mode, "only affine is read", err);
+    cJSON_ArrayForEach(e, q)
+        if (cJSON_IsObject(e) && strcmp(string_in(e, "mode", "affine"), "affine"))
+            return refuse(f, "MLX mode", string_in(e, "mode", ""), "only affine is read", err);
+    return true;
+}
+
+static bool pick_method(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+{
+    static const struct {
+        const char *name;
+        bool (*check)(struct packed *, const struct model_files *, const cJSON *, struct error *);
+    } checks[] = { { "gptq", check_gptq }, { "awq", check_awq }, { "compressed-tensors", check_compressed }, { "bitsandbytes", check_bitsandbytes },
+                   { "mlx", check_mlx }, { "auto-round", check_autoround }, { "intel/auto-round", check_autoround } };
+    const char *name = string_in(q, "quant_method", json_get(q, "group_size") && json_get(q, "bits") ? "mlx" : "(not named)");
+    const struct method *found = NULL;
+    bool known = strstr(name, "auto-round") != NULL;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (!strcmp(methods[i].name, name))
+            found = &methods[i];
+    if (found && found->refusal)
+        return refuse(f, "quant_method", name, found->refusal, err);
+    if (!found && !known)
+        return refuse(f, "quant_method", name, "not a layout that this program reads (gptq, awq, bitsandbytes 4-bit, compressed-tensors, torchao, mlx)", err);
+    p->rules.method = found ? found->name : "auto-round";
+    p->load = found ? found->load : NULL;
+    for (size_t i = 0; i < ARRAY_LEN(checks); i++)
+        if (!strcmp(checks[i].name, name))
+            return checks[i].check(p, f, q, err);
+    return true;
+}
+
+bool packed_open(struct packed **out, struct model_files *f, const char *dir, struct error *err)
+{
+    bool ok;
+    struct packed *p = mem_new(1, sizeof *p, err);
+    *out = p;
+    if (!p)
+        return false;
+    const cJSON *q = find_section(p, f, dir, err, &ok);
+    ok = ok && (!q || pick_method(p, f, q, err));
+    f->packed_method = ok ? p->rules.method : NULL;
+    return ok;
+}
+
+bool packed_load(struct packed *p, struct model_files *f, const char *base, const struct slot *s, struct tensor *t, bool *found, struct error *err)
+{
+    struct module m = { .rules = &p->rules, .f = f, .base = base, .slot = s, .err = err, .rows = s->rows, .cols = s->cols };
+    *found = false;
+    if (!p->load || s->mats != 1 || s->rows == 1)
+        return true;
+    if (!p->load(&m, t, found))
+        return fail_in(err, "%s layout", p->rules.method);
+    return true;
+}
+
+void packed_close(struct packed *p)
+{
+    if (!p)
+        return;
+    cJSON_Delete(p->owned);
+    free(p);
+}

@@ -1,0 +1,53 @@
+/* packed.h - private to the model room: how a packed matrix of some layout is read, element by element.
+ *
+ * A loader describes where codes, scales and zeros stand; unpack_matrix() does the rest, the same for all. */
+#ifndef QDELTA_MODEL_PACKED_H
+#define QDELTA_MODEL_PACKED_H
+
+#include "files.h"
+
+struct packed_rules {           /* what the quantization config says */
+    const char *method;         /* "gptq", "awq", "bitsandbytes", "mlx", "compressed-tensors", "torchao" */
+    bool zeros_less_one;        /* GPTQ v1 stores zero points minus one */
+};
+
+struct module {                 /* one packed matrix while it is read */
+    const struct packed_rules *rules;
+    struct model_files *f;
+    const char *base;           /* "model.layers.0.self_attn.q_proj" */
+    const struct slot *slot;
+    struct error *err;
+    int64_t rows, cols;
+    /* Filled by the loader. */
+    int bits;
+    int64_t group, groups;      /* columns that share a scale; how many such groups a row has */
+    const struct raw_tensor *weight, *scale, *zero, *g_idx;
+    /* codes of 32 columns k[] of row n; scale and min (value = scale * code + min) of group g of row n */
+    void (*codes)(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
+    void (*scales)(const struct module *m, int64_t n, int64_t g, float *scale, float *min);
+};
+
+/* Part "BASE.suffix" or NULL. */
+struct raw_tensor *module_part(const struct module *m, const char *suffix);
+/* The part must be there with this shape (d1 0: one dimension); marks it used. */
+bool module_need(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out);
+bool module_float(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out);
+float raw_float(const struct raw_tensor *r, int64_t i);
+bool unpack_matrix(struct module *m, struct tensor *t);
+
+/* Loaders: *found false when the module has no parts of the layout. */
+bool load_gptq(struct module *m, struct tensor *t, bool *found);
+bool load_awq(struct module *m, struct tensor *t, bool *found);
+bool load_bitsandbytes(struct module *m, struct tensor *t, bool *found);
+bool load_mlx(struct module *m, struct tensor *t, bool *found);
+bool load_compressed(struct module *m, struct tensor *t, bool *found);
+bool load_torchao(struct module *m, struct tensor *t, bool *found);
+
+static inline uint32_t raw_word(const struct raw_tensor *r, int64_t i)
+{
+    uint32_t w;
+    memcpy(&w, r->data + 4 * i, sizeof w);
+    return w;
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* vocabulary.c - the tokenizer of an opened model, from GGUF arrays or a tokenizer.json. */
+#include "files.h"
+
+#include <stdlib.h>
+
+static int64_t special_id(const struct model_files *f, const char *key)
+{
+    const struct gguf_kv *kv = kv_find(f, key);
+    int64_t v;
+    return kv && kv_int_at(kv, 0, &v) && v >= 0 && v <= INT32_MAX ? v : -1;
+}
+
+static bool flag(const struct model_files *f, const char *key, bool absent)
+{
+    const struct gguf_kv *kv = kv_find(f, key);
+    int64_t v;
+    return kv && kv_int_at(kv, 0, &v) ? v != 0 : absent;
+}
+
+/* An array of strings as pointers; each string is copied to get its NUL. */
+static bool string_array(struct model_files *f, struct arena *a, const char *key, const char *const **out, uint32_t **lens, uint64_t *n,
+                         struct error *err)
+{
+    const struct gguf_kv *kv = kv_find(f, key);
+    if (!kv || kv->type != GGUF_ARRAY || kv->element != GGUF_STRING || kv->count > INT32_MAX)
+        return fail(err, STATUS_FORMAT, "%s: %s", key, kv ? "not an array of strings" : "missing");
+    const struct gguf_string *s = kv->value.array;
+    const char **p = arena_new(a, (size_t)kv->count * sizeof *p + 1, err);
+    *lens = arena_new(a, (size_t)kv->count * sizeof **lens + 1, err);
+    for (uint64_t i = 0; p && *lens && i < kv->count; i++) {
+        if (s[i].len > UINT32_MAX)
+            return fail(err, STATUS_FORMAT, "%s: string %llu has %llu bytes", key, (unsigned long long)i, (unsigned long long)s[i].len);
+        (*lens)[i] = (uint32_t)s[i].len;
+        p[i] = arena_str(a, s[i].data, (size_t)s[i].len, err);
+        if (!p[i])
+            return false;
+    }
+    *out = p;
+    *n = kv->count;
+    return p && *lens;
+}
+
+/* A numeric array of the right type and length, or NULL when the key is absent. */
+static bool number_array(const struct model_files *f, const char *key, enum gguf_type a, enum gguf_type b, uint64_t n, const void **out,
+                         struct error *err)
+{
+    const struct gguf_kv *kv = kv_find(f, key);
+    *out = NULL;
+    if (!kv)
+        return true;
+    if (kv->type != GGUF_ARRAY || (kv->element != a && kv->element != b) || kv->count != n)
+        return fail(err, STATUS_FORMAT, "%s: %llu values of type %s, expected %llu of %s", key,
+                    (unsigned long long)(kv->type == GGUF_ARRAY ? kv->count : 1), gguf_type_name(kv->type == GGUF_ARRAY ? kv->element : kv->type),
+                    (unsigned long long)n, gguf_type_name(a));
+    *out = kv->value.array;
+    return true;
+}
+
+static bool is_gpt2(const char *kind)
+{
+    return !strcmp(kind, "gpt2");
+}
+
+static bool tokenizer_from_gguf(struct model *m, struct error *err)
+{
+    struct model_files *f = m->files;
+    struct arena a = { 0 };
+    const char *kind = kv_string(f, "tokenizer.ggml.model");
+    struct tokenizer_spec spec = { .where = m->path, .kind = kind, .pre = kv_string(f, "tokenizer.ggml.pre") };
+    uint64_t n = 0, n_merges = 0;
+    const void *scores, *types;
+    uint32_t *merge_lens;
+    if (!kind)
+        return fail(err, STATUS_INPUT, "%s: the file has no tokenizer", m->path);
+    bool spm = !strcmp(kind, "llama");
+    bool ok = string_array(f, &a, "tokenizer.ggml.tokens", &spec.tokens, (uint32_t **)&spec.token_lens, &n, err) &&
+              number_array(f, "tokenizer.ggml.scores", GGUF_F32, GGUF_F32, n, &scores, err) &&
+              number_array(f, "tokenizer.ggml.token_type", GGUF_I32, GGUF_U32, n, &types, err) &&
+              (spm || string_array(f, &a, "tokenizer.ggml.merges", &spec.merges, &merge_lens, &n_merges, err));
+    if (ok) {
+        spec.n_tokens = (int)n;
+        spec.n_merges = (int64_t)n_merges;
+        spec.scores = scores;
+        spec.types = types;
+        spec.bos = (int)special_id(f, "tokenizer.ggml.bos_token_id");
+        spec.eos = (int)special_id(f, "tokenizer.ggml.eos_token_id");
+        spec.unk = (int)special_id(f, "tokenizer.ggml.unknown_token_id");
+        spec.pad = (int)special_id(f, "tokenizer.ggml.padding_token_id");
+        spec.add_bos = flag(f, "tokenizer.ggml.add_bos_token", spm || (spec.pre && !strcmp(spec.pre, "llama-bpe")));
+        /* Gemma 4 cannot do without; some of its files say false. */
+        spec.add_bos = spec.add_bos || !strcmp(kind, "gemma4");
+        spec.add_space_prefix = flag(f, "tokenizer.ggml.add_space_prefix", spm);
+        spec.ignore_merges = is_gpt2(kind) && spec.pre && !strcmp(spec.pre, "llama-bpe");
+        spec.nfc = spec.pre && (!strcmp(spec.pre, "qwen2") || !strcmp(spec.pre, "qwen35"));
+        ok = tokenizer_new(&m->tokenizer, &spec, err);
+    }
+    arena_free(&a);
+    return ok;
+}
+
+static bool tokenizer_from_folder(struct model *m, struct error *err)
+{
+    struct text path = { 0 };
+    bool lone = str_ends(m->path, ".safetensors");
+    size_t dir = lone ? (size_t)(path_base(m->path) - m->path) : strlen(m->path);
+    text_add(&path, m->path, dir);
+    text_puts(&path, lone && dir == 0 ? "tokenizer.json" : lone ? "tokenizer.json" : "/tokenizer.json");
+    bool ok = text_ok(&path, err);
+    if (ok && !file_exists(text_str(&path)))
+        ok = fail(err, STATUS_INPUT, "%s: no tokenizer.json beside the weights", m->path);
+    ok = ok && tokenizer_from_json(&m->tokenizer, text_str(&path), err);
+    text_free(&path);
+    return ok;
+}
+
+void open_tokenizer(struct model *m)
+{
+    struct error err;
+    if (m->source == MODEL_GGUF ? tokenizer_from_gguf(m, &err) : tokenizer_from_folder(m, &err))
+        return;
+    m->tokenizer = NULL;
+    m->tokenizer_error = arena_str(&m->files->arena, err.text, strlen(err.text), NULL);
+    if (!m->tokenizer_error)
+        m->tokenizer_error = "out of memory";
+}
+
+bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err)
+{
+    (void)err;
+    *kv = m->files->kv;
+    *n = (int)m->files->n_kv;
+    return true;
+}

@@ -1,0 +1,35 @@
+/* calibrate.h - calibration tokens, and the layer-by-layer pass that shows every matrix its inputs. */
+#ifndef QDELTA_QUANTIZERS_CALIBRATE_H
+#define QDELTA_QUANTIZERS_CALIBRATE_H
+
+#include "job.h"
+
+struct calibration {
+    int32_t *ids;               /* [rows][tokens] */
+    int rows, tokens;
+    char sha256[65];            /* of the ids as int32 little-endian */
+    char *name;                 /* file, or "built-in" */
+};
+/* Windows of tokens from o->calib (text, .jsonl of chats, .i32 of ids) or the built-in text; BOS first in each. */
+bool calibration_load(struct job *j, struct error *err);
+void calibration_free(struct calibration *c);
+
+/* The built-in text, from nothing but the seed: simple English, arithmetic, code.  Appends about bytes bytes. */
+void calibration_text(struct text *out, uint64_t seed, size_t bytes);
+
+/* ---- the stream of all windows through the layers ---- */
+struct pass {
+    struct job *job;
+    struct engine *engine;
+    float *x, *ple;             /* [rows * tokens][hidden], [..][n_layers * ple_size] or NULL */
+    float *scratch;             /* one group's x */
+    int group_rows, groups;     /* sequences that go through a layer at once */
+};
+bool pass_open(struct pass *s, struct job *j, struct error *err);
+void pass_close(struct pass *s);
+/* Run layer over all windows with the tap on; keep: the stream moves on, else it stays before the layer. */
+bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err);
+/* The stream holds finite numbers, or the layer's name is in err. */
+bool pass_check(const struct pass *s, int layer, struct error *err);
+
+#endif

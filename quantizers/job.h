@@ -1,0 +1,94 @@
+/* job.h - inside of quantizers/: one run of quantize_model or convert_model, and the table of methods.
+ *
+ * A run makes a list of parts (output tensors, embeddings first, then layer by layer), lets the method choose
+ * values where it wants to, and streams everything else through quantize_row while writing. */
+#ifndef QDELTA_QUANTIZERS_JOB_H
+#define QDELTA_QUANTIZERS_JOB_H
+
+#include "quantizers.h"
+#include "recipes.h"
+
+struct imatrix;
+struct calibration;
+struct job;
+
+struct part {                   /* one tensor of the output */
+    const struct tensor *source;
+    enum format_id to;
+    int layer;                  /* -1: outside the layers */
+    bool matrix;                /* one of those that the recipe quantizes to its base format inside a layer */
+    int head_size;              /* > 0: rows are re-ordered between the two rotary layouts while writing */
+    bool to_adjacent;
+    /* AWQ's folding: weight (r, c) is multiplied by col_scale[c] / row_scale[r]; NULL = 1. Owned. */
+    float *col_scale, *row_scale;
+    /* Blocks chosen by a method, rows in the source's order; NULL: quantize_row while writing. Owned. */
+    uint8_t *data;
+    const char *method;         /* for the report: "rtn", "gptq", "fallback cd", "copy" */
+    double loss, rms;           /* NAN: not measured */
+};
+
+struct method {
+    struct quantizer_info info;
+    const char *default_format;
+    bool (*load)(struct job *j, struct error *err);     /* what recipes depend on (an imatrix); may be NULL */
+    /* Choose values before anything is written (calibration, whole-model searches).  May be NULL. */
+    bool (*prepare)(struct job *j, struct error *err);
+    /* Blocks of formats that the method rounds in a way of its own; false: quantize_row does it. */
+    bool (*row)(const struct part *p, const float *x, void *out);
+    const char *row_name;       /* what the report calls that, "lattice" */
+    /* Write the output itself (folders in a layout of their own); NULL: GGUF by the common writer. */
+    bool (*write)(struct job *j, const char *out, struct error *err);
+};
+extern const struct method methods[];
+extern const int n_methods;
+extern const struct method *const method_convert;       /* values kept: convert_model */
+
+struct job {
+    const struct model *model;
+    const struct quantize_options *o;
+    const struct method *method;
+    const struct recipe *recipe;
+    const char *format;                 /* FORMAT of METHOD:FORMAT */
+    struct pool *pool;
+    struct part *parts;
+    int n_parts;
+    struct imatrix *imatrix;            /* NULL: none */
+    struct calibration *calibration;    /* NULL: none was needed */
+    struct text fallbacks;              /* "blk.0.ffn_down.weight: cd\n", for metadata */
+    struct text notes;                  /* further provenance: "key=value\n" under qdelta.quantize. */
+    struct quantize_report *report;
+};
+
+/* Setting KEY of o->settings ("KEY=VALUE"), or fallback; a value that is no number in [lo, hi] is an error. */
+bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
+                    double *out, struct error *err);
+const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback);
+
+void job_warn(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void job_progress(const struct job *j, const char *what, int done, int total);
+
+/* Row r of matrix m of a part, float32, folding applied.  Not finite: false, err names tensor and row. */
+bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct error *err);
+/* The part that writes tensor name, or NULL. */
+struct part *job_part(const struct job *j, const char *name);
+/* All rows of matrix m as float32 [rows][cols] in out, read with the pool. */
+bool part_matrix(const struct job *j, const struct part *p, int64_t m, float *out, struct error *err);
+
+/* ---- output ---- */
+/* Metadata of the output: the source's, less what does not hold any more, plus ours. */
+struct kv_list {
+    struct gguf_kv *kv;
+    int n;
+    size_t cap;
+    struct arena arena;
+};
+bool kv_list_make(struct kv_list *l, const struct job *j, struct error *err);
+void kv_list_free(struct kv_list *l);
+
+bool write_gguf(struct job *j, const char *out, struct error *err);
+bool write_hf_folder(struct job *j, const char *out, struct error *err);
+
+/* Peak resident memory of this process so far. */
+uint64_t peak_rss(void);
+
+#endif

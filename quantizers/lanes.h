@@ -1,0 +1,58 @@
+/* lanes.h - the widest float vectors of the instruction set that this file is compiled for.
+ *
+ * A lane is a candidate scale of one block, or one of several blocks: every sum still runs over its block in
+ * order and the bits are the same for any width; contraction is off, so an FMA unit changes nothing either. */
+#ifndef QDELTA_QUANTIZERS_LANES_H
+#define QDELTA_QUANTIZERS_LANES_H
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+typedef __m512 vf;
+#define vf_min(a, b) _mm512_min_ps(a, b)
+#define vf_max(a, b) _mm512_max_ps(a, b)
+#define vf_set(x) _mm512_set1_ps(x)
+#define vf_load(p) _mm512_loadu_ps(p)
+#define vf_store(p, v) _mm512_storeu_ps(p, v)
+#define vf_abs(v) _mm512_abs_ps(v)
+#define vf_if_less(a, b, yes, no) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
+#elif defined(__AVX__)
+#include <immintrin.h>
+typedef __m256 vf;
+#define vf_min(a, b) _mm256_min_ps(a, b)
+#define vf_max(a, b) _mm256_max_ps(a, b)
+#define vf_set(x) _mm256_set1_ps(x)
+#define vf_load(p) _mm256_loadu_ps(p)
+#define vf_store(p, v) _mm256_storeu_ps(p, v)
+#define vf_abs(v) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v)
+#define vf_if_less(a, b, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+typedef __m128 vf;
+#define vf_min(a, b) _mm_min_ps(a, b)
+#define vf_max(a, b) _mm_max_ps(a, b)
+#define vf_set(x) _mm_set1_ps(x)
+#define vf_load(p) _mm_loadu_ps(p)
+#define vf_store(p, v) _mm_storeu_ps(p, v)
+#define vf_abs(v) _mm_andnot_ps(_mm_set1_ps(-0.0f), v)
+static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
+{
+    vf m = _mm_cmplt_ps(a, b);
+    return _mm_or_ps(_mm_and_ps(m, yes), _mm_andnot_ps(m, no));
+}
+#else
+typedef float vf;
+#define vf_min(a, b) ((a) < (b) ? (a) : (b))
+#define vf_max(a, b) ((a) > (b) ? (a) : (b))
+#define vf_set(x) ((float)(x))
+#define vf_load(p) (*(p))
+#define vf_store(p, v) (*(p) = (v))
+#define vf_abs(v) ((v) < 0 ? -(v) : (v))
+#define vf_if_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
+#endif
+
+enum { VF_LANES = sizeof(vf) / sizeof(float) };
+
+/* Round half to even; exact for |x| < 2^22. */
+#define vf_rint(x) (((x) + vf_set(12582912.0f)) - vf_set(12582912.0f))
+
+#endif

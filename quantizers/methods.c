@@ -1,0 +1,42 @@
+/* methods.c - quantizers[]: a row a method. */
+#include "imatrix.h"
+#include "job.h"
+#include "lattice.h"
+
+static const char *const file_recipes[] = {
+    "q4_0", "q8_0", "q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q4_1", "q5_0", "q5_1", "iq4_nl", "iq4_xs", "q3_k_l",
+    "q3_k_m", "q3_k_s", "q2_k", "google-q4_0", "q4_0-q8_0", "bf16", "f16", "f32", "q4_k", "q5_k", "q3_k", NULL,
+};
+static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", NULL };
+
+static bool keep_lattice(const struct part *p, const float *x, void *out)
+{
+    if (p->to != FORMAT_Q4_0)
+        return false;
+    lattice_row_q4_0(x, p->source->format, out, p->source->cols);
+    return true;
+}
+
+const struct method methods[] = {
+    { .info = { "rtn", "rounding by the format's own rule (with --imatrix: weighted search)", file_recipes, false },
+      .default_format = "q4_0", .load = imatrix_load },
+    { .info = { "imatrix", "rounding weighted by how large each column's input is, from a calibration pass", file_recipes, true },
+      .default_format = "q4_0", .load = imatrix_load },
+    { .info = { "lattice", "QAT checkpoints: blocks already on a Q4_0 grid keep their codes, the rest is rounded", q4_0_recipes, false },
+      .default_format = "q4_0", .row = keep_lattice, .row_name = "lattice" },
+};
+const int n_methods = (int)ARRAY_LEN(methods);
+
+static const struct method convert = {
+    .info = { "convert", "values kept", NULL, false }, .row = keep_lattice, .row_name = "lattice",
+};
+const struct method *const method_convert = &convert;
+
+const struct quantizer_info *quantizer_list(int *n)
+{
+    static struct quantizer_info list[ARRAY_LEN(methods)];
+    *n = n_methods;
+    for (int i = 0; i < n_methods; i++)
+        list[i] = methods[i].info;
+    return list;
+}

@@ -1,0 +1,337 @@
+/* quantize.c - the frame of a run: method and recipe by name, checks, the list of parts, the report. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "calibrate.h"
+#include "imatrix.h"
+#include "job.h"
+
+/* ---- settings, messages ---- */
+
+const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback)
+{
+    size_t n = strlen(key);
+    for (int i = 0; o->settings && o->settings[i]; i++)
+        if (strncmp(o->settings[i], key, n) == 0 && o->settings[i][n] == '=')
+            return o->settings[i] + n + 1;
+    return fallback;
+}
+
+bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
+                    double *out, struct error *err)
+{
+    const char *s = setting_text(o, key, NULL);
+    *out = fallback;
+    return !s || parse_double(s, lo, hi, out) ||
+           fail(err, STATUS_USAGE, "setting %s=%s is not a number from %g to %g", key, s, lo, hi);
+}
+
+void job_warn(const struct job *j, const char *format, ...)
+{
+    if (!j->o->warn)
+        return;
+    char text[1024];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    j->o->warn(j->o->ctx, text);
+}
+
+void job_progress(const struct job *j, const char *what, int done, int total)
+{
+    if (j->o->progress)
+        j->o->progress(j->o->ctx, what, done, total);
+}
+
+uint64_t peak_rss(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
+}
+
+/* ---- parts ---- */
+
+struct part *job_part(const struct job *j, const char *name)
+{
+    for (int i = 0; i < j->n_parts; i++)
+        if (strcmp(j->parts[i].source->name, name) == 0)
+            return &j->parts[i];
+    return NULL;
+}
+
+static bool row_is_finite(const float *x, int64_t n)
+{
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    return !bad;
+}
+
+bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct error *err)
+{
+    const struct tensor *t = p->source;
+    tensor_row(t, m, r, out);
+    if (!row_is_finite(out, t->cols)) {
+        int64_t c = 0;
+        while (isfinite(out[c]))
+            c++;
+        return fail(err, STATUS_INPUT, "tensor %s has %g at row %lld, column %lld; expected finite weights", t->name,
+                    (double)out[c], (long long)(m * t->rows + r), (long long)c);
+    }
+    float row = p->row_scale ? 1 / p->row_scale[r] : 1;
+    if (p->col_scale)
+        for (int64_t c = 0; c < t->cols; c++)
+            out[c] *= p->col_scale[c] * row;
+    else if (p->row_scale)
+        for (int64_t c = 0; c < t->cols; c++)
+            out[c] *= row;
+    return true;
+}
+
+struct read_rows {
+    const struct part *p;
+    int64_t m;
+    float *out;
+    bool *bad;
+};
+static void read_row(void *ctx, int i, int thread)
+{
+    (void)thread;
+    struct read_rows *c = ctx;
+    struct error ignored;
+    c->bad[i] = !part_row(c->p, c->m, i, c->out + i * c->p->source->cols, &ignored);
+}
+
+bool part_matrix(const struct job *j, const struct part *p, int64_t m, float *out, struct error *err)
+{
+    int rows = (int)p->source->rows;
+    struct read_rows c = { p, m, out, mem_new((size_t)rows, sizeof(bool), err) };
+    if (!c.bad)
+        return false;
+    pool_run(j->pool, rows, read_row, &c);
+    bool ok = true;
+    for (int r = 0; ok && r < rows; r++)
+        if (c.bad[r])
+            ok = part_row(p, m, r, out, err);
+    free(c.bad);
+    return ok;
+}
+
+/* GGUF holds q and k of the Llama family with rotating pairs side by side, Hugging Face half a head apart. */
+static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf)
+{
+    const char *arch = m->config.arch;
+    if ((strcmp(arch, "llama") && strcmp(arch, "smollm3")) || m->config.rope_pairs_adjacent == to_gguf)
+        return;
+    if (p->layer < 0 || !(strstr(p->source->name, "attn_q.weight") || strstr(p->source->name, "attn_k.weight")))
+        return;
+    p->head_size = m->config.layers[p->layer].head_size;
+    p->to_adjacent = to_gguf;
+}
+
+/* Every block of an unpacked layout is d (c - 8) or d c + m with numbers that fp16 holds: then Q4_0 or Q4_1 says the
+ * same. */
+static bool blocks_fit(const struct tensor *t, bool affine)
+{
+    const struct block_i4m *b = t->data;
+    for (uint64_t i = 0; i < t->bytes / sizeof *b; i++) {
+        bool d = f16_to_f32(f32_to_f16(b[i].d)) == b[i].d, m = f16_to_f32(f32_to_f16(b[i].m)) == b[i].m;
+        if (!d || !(affine ? m : b[i].m == -8 * b[i].d))
+            return false;
+    }
+    return true;
+}
+
+/* The format that keeps the values of t when no recipe asks for another. */
+static enum format_id faithful(const struct job *j, const struct tensor *t, bool to_gguf)
+{
+    if (to_gguf && ((t->rows == 1 && t->mats == 1) || strstr(t->name, "ffn_gate_inp")))
+        return FORMAT_F32;
+    if (!to_gguf)
+        return formats[t->format].quantized ? FORMAT_F32 : t->format;
+    if (formats[t->format].ggml_type >= 0)
+        return t->col_perm ? FORMAT_F32 : t->format;
+    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, false))
+        return FORMAT_Q4_0;
+    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, true))
+        return FORMAT_Q4_1;
+    job_warn(j, "%s: no GGUF type holds these %s values exactly; written as f32", t->name, formats[t->format].name);
+    return FORMAT_F32;
+}
+
+static bool make_parts(struct job *j, bool to_gguf, struct error *err)
+{
+    const struct model *m = j->model;
+    enum format_id *to = mem_new((size_t)m->n_tensors, sizeof *to, err);
+    j->parts = to ? mem_new((size_t)m->n_tensors, sizeof *j->parts, err) : NULL;
+    bool ok = j->parts != NULL;
+    if (ok && j->recipe)
+        ok = recipe_apply(j->recipe, m, j->imatrix != NULL, j->o, to, err);
+    for (int layer = -1; ok && layer < m->config.n_layers; layer++)
+        for (int i = 0; i < m->n_tensors; i++) {
+            const struct tensor *t = &m->tensors[i];
+            if (tensor_layer(t->name) != layer)
+                continue;
+            struct part *p = &j->parts[j->n_parts++];
+            *p = (struct part){ .source = t, .to = j->recipe ? to[i] : faithful(j, t, to_gguf), .layer = layer, .loss = NAN, .rms = NAN };
+            p->matrix = j->recipe && layer >= 0 && formats[to[i]].quantized;
+            set_rotary_order(p, m, to_gguf);
+        }
+    free(to);
+    if (ok && j->n_parts != m->n_tensors)
+        return fail(err, STATUS_FORMAT, "%s has %d tensors in layers beyond its %d layers", m->path,
+                    m->n_tensors - j->n_parts, m->config.n_layers);
+    return ok;
+}
+
+/* ---- checks before anything is written ---- */
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static bool check_output(const struct model *m, const char *out, bool gguf, struct error *err)
+{
+    if (same_file(m->path, out))
+        return fail(err, STATUS_INPUT, "%s: the output is the input; choose another name", out);
+    if (gguf && dir_exists(out))
+        return fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
+    if (!gguf && file_exists(out))
+        return fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
+    return true;
+}
+
+static bool find_method(struct job *j, const char *spec, struct error *err)
+{
+    const char *colon = strchr(spec, ':');
+    size_t n = colon ? (size_t)(colon - spec) : strlen(spec);
+    const char *names[32];
+    for (int i = 0; i < n_methods && i < 32; i++) {
+        names[i] = methods[i].info.name;
+        if (strlen(names[i]) == n && strncmp(names[i], spec, n) == 0)
+            j->method = &methods[i];
+    }
+    if (!j->method) {
+        char word[64];
+        snprintf(word, sizeof word, "%.*s", (int)n, spec);
+        const char *near = nearest_word(word, names, (size_t)n_methods);
+        if (recipe_find(spec))
+            return fail(err, STATUS_USAGE, "-q %s names a format without a method; for plain rounding say rtn:%s", spec, spec);
+        return fail(err, STATUS_USAGE, "no quantization method %.*s%s%s%s", (int)n, spec, near ? "; did you mean " : "",
+                    near ? near : "", near ? "?" : "");
+    }
+    j->format = colon ? colon + 1 : j->method->default_format;
+    for (int i = 0; j->method->info.formats[i]; i++)
+        if (strcmp(j->method->info.formats[i], j->format) == 0)
+            return true;
+    struct text list = { 0 };
+    for (int i = 0; j->method->info.formats[i]; i++)
+        text_printf(&list, "%s%s", i ? ", " : "", j->method->info.formats[i]);
+    fail(err, STATUS_USAGE, "method %s does not write %s; it writes %s", j->method->info.name, j->format, text_str(&list));
+    text_free(&list);
+    return false;
+}
+
+/* ---- report ---- */
+
+static bool fill_report(struct job *j, const char *out, int64_t started, struct error *err)
+{
+    struct quantize_report *r = j->report;
+    double weights = 0;
+    r->rows = mem_new((size_t)j->n_parts, sizeof *r->rows, err);
+    if (!r->rows)
+        return false;
+    for (int i = 0; i < j->n_parts; i++, r->n++) {
+        const struct part *p = &j->parts[i];
+        struct quantize_row *row = &r->rows[i];
+        *row = (struct quantize_row){ NULL, p->source->format, p->to, p->method ? p->method : "copy", p->loss, p->rms };
+        if (!(row->name = str_dup(p->source->name, err)))
+            return false;
+        double n = (double)(p->source->cols * p->source->rows * p->source->mats);
+        weights += n;
+        r->bits_per_weight += 8.0 * (double)(p->source->rows * p->source->mats) *
+                              (double)format_row_bytes(p->to, p->source->cols);
+    }
+    r->bits_per_weight /= weights;
+    r->bytes_in = j->model->file_bytes;
+    if (file_exists(out))
+        file_size(out, &r->bytes_out, NULL);
+    r->seconds = (double)(clock_ns() - started) * 1e-9;
+    r->peak_bytes = peak_rss();
+    return true;
+}
+
+void quantize_report_free(struct quantize_report *r)
+{
+    for (int i = 0; i < r->n; i++)
+        free(r->rows[i].name);
+    free(r->rows);
+    *r = (struct quantize_report){ 0 };
+}
+
+static void job_close(struct job *j)
+{
+    for (int i = 0; i < j->n_parts; i++) {
+        free(j->parts[i].data);
+        free(j->parts[i].col_scale);
+        free(j->parts[i].row_scale);
+    }
+    free(j->parts);
+    imatrix_free(j->imatrix);
+    calibration_free(j->calibration);
+    text_free(&j->fallbacks);
+    text_free(&j->notes);
+    pool_close(j->pool);
+}
+
+static bool run(struct job *j, const char *out, struct error *err)
+{
+    int64_t started = clock_ns();
+    bool gguf = str_ends(out, ".gguf");
+    bool (*write)(struct job *, const char *, struct error *) = j->method->write ? j->method->write : write_gguf;
+    *j->report = (struct quantize_report){ 0 };
+    if (!gguf && !j->method->write)
+        return fail(err, STATUS_USAGE, "%s: method %s writes GGUF; the output's name must end in .gguf", out, j->method->info.name);
+    bool ok = check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+              (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
+              (!j->method->prepare || j->method->prepare(j, err)) && write(j, out, err) &&
+              fill_report(j, out, started, err);
+    job_close(j);
+    if (!ok)
+        quantize_report_free(j->report);
+    return ok;
+}
+
+bool quantize_model(const struct model *m, const char *out, const struct quantize_options *o,
+                    struct quantize_report *report, struct error *err)
+{
+    struct job j = { .model = m, .o = o, .report = report };
+    if (!find_method(&j, o->method, err))
+        return false;
+    if (model_is_quantized(m)) {
+        if (!o->requantize)
+            return fail(err, STATUS_INPUT, "%s is quantized already (%s); quantize from the original, or allow a second "
+                        "rounding with --requantize", m->path, m->recipe);
+        job_warn(&j, "%s is quantized already (%s): what it lost stays lost, and its errors add to the new ones", m->path, m->recipe);
+    }
+    j.recipe = recipe_find(j.format);
+    return run(&j, out, err) || fail_in(err, "quantize %s", o->method);
+}
+
+bool convert_model(const struct model *m, const char *out, const char *recipe, const struct quantize_options *o,
+                   struct quantize_report *report, struct error *err)
+{
+    struct job j = { .model = m, .o = o, .report = report, .method = method_convert, .format = recipe };
+    if (recipe && !(j.recipe = recipe_find(recipe)))
+        return fail(err, STATUS_USAGE, "no recipe %s; `qdelta list methods` names them", recipe);
+    return run(&j, out, err) || fail_in(err, "convert %s", m->path);
+}

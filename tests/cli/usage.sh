@@ -1,0 +1,32 @@
+# What a user sees who asks for help or types something wrong.
+. tests/lib.sh
+expect "no command prints the commands" 2 "usage: qdelta <command>" "$QDELTA"
+expect "help" 0 "quantize .*post-training" "$QDELTA" help
+expect "version names version and commit" 0 "^qdelta [0-9]+\.[0-9]+\.[0-9]+ \([0-9a-f]+\+?\)$|unknown" "$QDELTA" --version
+for c in run compare report gate quantize convert audit kld bench inspect tokenize generate logits list merge export import fetch selftest; do
+    expect "help $c" 0 "^usage: qdelta $c " "$QDELTA" help $c
+    expect "$c --help" 0 "^usage: qdelta $c " "$QDELTA" $c --help
+done
+expect "unknown command, nearest named" 2 "did you mean compare" "$QDELTA" comapre
+expect "unknown command, none near" 2 "lists the commands" "$QDELTA" xyzzyplugh
+expect "unknown option, nearest named" 2 "did you mean --limit" "$QDELTA" run -m x -t y --limti 3
+expect "unknown letter" 2 "unknown option -Z" "$QDELTA" run -Z
+expect "wrong choice, nearest named" 2 "expected stable\|compat; did you mean compat" "$QDELTA" run -m x -t y --mode compta
+expect "number out of range" 2 "whole number from" "$QDELTA" run -m x -t y --limit -3
+expect "not a number" 2 "expected a number" "$QDELTA" compare --base x --margin one
+expect "option without value" 2 "needs FILE" "$QDELTA" run -m x -t y --db
+expect "flag with value" 2 "takes no value" "$QDELTA" run --json=1 -m x -t y
+expect "required option missing" 2 "task TASK.. is missing" "$QDELTA" run -m x
+expect "model missing" 2 "no model" "$QDELTA" run -t mmlu
+expect "argument missing" 2 "argument is missing" "$QDELTA" tokenize
+expect "argument too many" 2 "one argument too many" "$QDELTA" tokenize a b
+expect "unknown list" 2 "did you mean formats" "$QDELTA" list formast
+expect "unknown kernel set" 2 "no such set" "$QDELTA" generate x --prompt y --kernels avx3
+expect "wrong shard" 2 "expected I/N" "$QDELTA" run -m "$SHARED_DATA/models/stories260K/gguf/stories260K-f32.gguf" -t mmlu --shard 3/2 --db "$work/x.db"
+expect "model not there" 1 "nothere.gguf: cannot" "$QDELTA" generate "$work/nothere.gguf" --prompt x
+expect "full device" 1 "cannot write to standard output" sh -c "$QDELTA list formats > /dev/full"
+for l in formats methods models kernels tasks; do
+    expect "list $l" 0 "." "$QDELTA" list $l
+    expect "list $l --json" 0 "^\[" "$QDELTA" list $l --json
+done
+finish

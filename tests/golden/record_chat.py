@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Record chat.jsonl: prompts rendered by the models' own Jinja templates.
+
+usage: record_chat.py GEMMA3_TOKENIZER_CONFIG.json[.gz] TEMPLATES_FOLDER > chat.jsonl
+
+TEMPLATES_FOLDER is llama.cpp's models/templates.  Jinja2 with the settings of transformers'
+apply_chat_template (trim_blocks, lstrip_blocks).  gemma4-small is the 31B template without the closed
+thought after the generation prompt, which is the published difference of the E2B and E4B template.
+SmolLM2's template is written out here.
+"""
+import gzip
+import json
+import sys
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PRIMED = """        {%- if not enable_thinking | default(false) -%}
+            {{- '<|channel>thought\\n<channel|>' -}}
+        {%- endif -%}
+"""
+
+
+def refuse(message):
+    raise ValueError(message)
+
+
+def main():
+    opener = gzip.open if sys.argv[1].endswith(".gz") else open
+    with opener(sys.argv[1], "rt", encoding="utf-8") as f:
+        gemma3 = json.load(f)["chat_template"]
+
+    def template(name):
+        with open(f"{sys.argv[2]}/{name}.jinja", encoding="utf-8") as f:
+            return f.read()
+
+    large = template("google-gemma-4-31B-it")
+    small = large.replace(PRIMED, "")
+    assert small != large
+    families = [
+        ("gemma2", template("google-gemma-2-2b-it"), "<bos>"),
+        ("gemma3", gemma3, "<bos>"),
+        ("gemma4-small", small, "<bos>"),
+        ("gemma4-large", large, "<bos>"),
+        ("llama3", template("meta-llama-Llama-3.1-8B-Instruct"), "<|begin_of_text|>"),
+        ("llama3", template("meta-llama-Llama-3.2-3B-Instruct"), "<|begin_of_text|>"),
+        ("qwen2.5", template("Qwen-Qwen2.5-7B-Instruct"), ""),
+        ("qwen3", template("Qwen-Qwen3-0.6B"), ""),
+        ("smollm2", SMOLLM2, ""),
+    ]
+    talks = [
+        [("user", "Hi")],
+        [("user", "  padded \n\u00a0text\u3000\n")],
+        [("system", "Be brief."), ("user", "Hi")],
+        [("system", " Be brief.\n"), ("user", "\nWhat is 2+2?\n"), ("assistant", " 4 "), ("user", "And 3+3?")],
+        [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d\n"), ("user", "e")],
+        [("user", "a"), ("assistant", "<|channel>thought\nhm<channel|>b<|channel>x<channel|> c"), ("user", "d")],
+        [("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "d")],
+        [("user", "<eos><end_of_turn><turn|><|im_end|><|eot_id|>")],
+        [("user", "")],
+        [("user", "\u4f60\u597d \U0001f600")],
+    ]
+    for name, source, bos in families:
+        env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        env.globals["raise_exception"] = refuse
+        compiled = env.from_string(source)
+        for talk in talks:
+            for thinking in (False, True):
+                messages = [{"role": r, "content": c} for r, c in talk]
+                try:
+                    prompt = compiled.render(messages=messages, add_generation_prompt=True, bos_token=bos,
+                                             enable_thinking=thinking)
+                except ValueError:
+                    prompt = None
+                row = {"family": name, "thinking": thinking, "turns": talk, "prompt": prompt}
+                print(json.dumps(row, ensure_ascii=True))
+
+
+main()
