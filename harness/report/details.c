@@ -364,29 +364,42 @@ static void cell_measure(struct doc *d, double x, const char *format)
     doc_cell(d, "", "%s", s);
 }
 
-static void measure_table(struct doc *d, const struct measured *m, int n)
+static void measure_row(struct doc *d, const struct measured *m)
 {
-    doc_table(d, "lllrrrrrrrrl", "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p|Perplexity (ref.)|Act");
+    const double *v = m->value;
+    doc_cell(d, "", "%s", m->model);
+    doc_cell(d, "", "%s", m->base);
+    doc_cell(d, "code", "%.8s", m->text);
+    if (isnan(v[12]))
+        doc_cell(d, "quiet", "-");
+    else
+        doc_cell(d, "", "%.0f", v[12]);
+    cell_measure(d, v[0], "");
+    cell_measure(d, v[1], "");
+    cell_measure(d, v[4], "");
+    cell_measure(d, v[6], "");
+    cell_measure(d, v[8], "%");
+    cell_measure(d, v[9], "%");
+    if (isnan(v[10]))
+        doc_cell(d, "quiet", "-");
+    else
+        doc_cell(d, "", "%.3f (%.3f)", v[10], v[11]);
+    doc_cell(d, "quiet", "%s", m->act);
+}
+
+/* Against the report's base, or against other references: a QAT file's own unquantized checkpoint. */
+static void measure_part(struct doc *d, const struct measured *m, int n, bool of_study_base)
+{
+    bool any = false;
     for (int i = 0; i < n; i++) {
-        const double *v = m[i].value;
-        doc_cell(d, "", "%s", m[i].model);
-        doc_cell(d, "", "%s", m[i].base);
-        doc_cell(d, "code", "%.8s", m[i].text);
-        if (isnan(v[12]))
-            doc_cell(d, "quiet", "-");
-        else
-            doc_cell(d, "", "%.0f", v[12]);
-        cell_measure(d, v[0], "");
-        cell_measure(d, v[1], "");
-        cell_measure(d, v[4], "");
-        cell_measure(d, v[6], "");
-        cell_measure(d, v[8], "%");
-        cell_measure(d, v[9], "%");
-        if (isnan(v[10]))
-            doc_cell(d, "quiet", "-");
-        else
-            doc_cell(d, "", "%.3f (%.3f)", v[10], v[11]);
-        doc_cell(d, "quiet", "%s", m[i].act);
+        if (m[i].of_study_base != of_study_base)
+            continue;
+        if (!any) {
+            doc_heading(d, 3, of_study_base ? "Against the base" : "Conversion: against another reference");
+            doc_table(d, "lllrrrrrrrrl", "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p|Perplexity (ref.)|Act");
+        }
+        any = true;
+        measure_row(d, &m[i]);
     }
 }
 
@@ -419,7 +432,8 @@ bool section_measures(struct writing *w, struct error *err)
         doc_paragraph(w->doc, "KL divergence measures distance, not quality. Training moves a QAT model away from the original weights, so a "
                       "large value against them is expected and says nothing bad; against the unquantized QAT checkpoint it tells whether "
                       "the conversion was faithful. Perplexity on a text depends on what the model was tuned on, so it is never the headline.");
-        measure_table(w->doc, m, n);
+        measure_part(w->doc, m, n, true);
+        measure_part(w->doc, m, n, false);
         ok = measure_figure(w, m, n, err);
     }
     free(m);

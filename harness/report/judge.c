@@ -181,6 +181,18 @@ static void put_chance(struct text *t, const struct comparison *c, bool generate
     text_puts(t, ", so this task says nothing about these two; ");
 }
 
+/* How many items would show equality, if there is any, at the rate of discordant items seen here. */
+static void put_needed(struct text *t, const struct comparison *c, double margin, double alpha)
+{
+    double psi = (double)(c->won + c->lost) / c->n, needed = items_for_equivalence(margin, psi, alpha, POWER);
+    if (!c->binary || (c->base_at_chance && c->at_chance) || !(needed > c->n))
+        return;
+    double unit = pow(10, floor(log10(needed)) - 1);    /* two digits: it is an estimate */
+    text_puts(t, "; to show equality within ");
+    put_margin(t, margin);
+    text_printf(t, " takes about %.0f items", ceil(needed / unit) * unit);
+}
+
 static void put_words(struct text *t, const struct contrast *x, double margin, double alpha)
 {
     const struct comparison *c = &x->c;
@@ -225,6 +237,7 @@ static void put_words(struct text *t, const struct contrast *x, double margin, d
         text_puts(t, " (smallest difference that could have been seen: ");
         put_points(t, c->detectable, false);
         text_puts(t, " points)");
+        put_needed(t, c, margin, alpha);
         break;
     }
 }

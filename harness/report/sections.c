@@ -178,6 +178,8 @@ bool section_head(struct writing *w, struct error *err)
     for (int i = 0; i < st->n_models; i++)
         fact(d, "compared", "%s, SHA-256 %s", st->models[i].shown, st->models[i].sha256);
     task_facts(d, st);
+    if (st->common)
+        fact(d, "items", "only those that both of two compared runs have");
     distinct_fact(d, st, "activations", offsetof(struct group, act));
     distinct_fact(d, st, "kernels", offsetof(struct group, kernels));
     distinct_fact(d, st, "program", offsetof(struct group, program_version));
@@ -304,26 +306,41 @@ static int label_side(const struct study *st, const char *task, const struct con
     return before % 2 ? -1 : 1;
 }
 
+/* Largest file of the task's rows, in bytes. */
+static double largest_file(const struct study *st, const char *task)
+{
+    int64_t most = 0;
+    for (int i = 0; i < st->n; i++) {
+        const struct contrast *x = &st->contrasts[i];
+        if (is_primary(x) && strcmp(x->c.task, task) == 0) {
+            most = x->base->file_bytes > most ? x->base->file_bytes : most;
+            most = x->model->file_bytes > most ? x->model->file_bytes : most;
+        }
+    }
+    return (double)most;
+}
+
 static bool size_plot(struct writing *w, const char *task, struct error *err)
 {
     struct text tsv = { 0 };
     char name[80], caption[300];
     const struct contrast *first = NULL;
-    double widest = 0;
-    text_puts(&tsv, "label\tsize\tscore\tlo\thi\tkind\tside\n");
+    double widest = largest_file(w->st, task);
+    int power = widest >= 1e9 ? 9 : widest >= 1e6 ? 6 : 3;
+    double unit = pow(10, power);
+    text_puts(&tsv, "label\tsize\tscore\tlo\thi\tkind\tside\tpower\n");
     for (int i = 0; i < w->st->n; i++) {
         const struct contrast *x = &w->st->contrasts[i];
         const struct comparison *c = &x->c;
         if (!is_primary(x) || strcmp(c->task, task) != 0)
             continue;
         if (!first)
-            text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t4\t1\n", c->base, (double)x->base->file_bytes / 1e9,
-                        100 * c->base_score, 100 * c->base_score, 100 * c->base_score);
-        text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\n", c->model, (double)x->model->file_bytes / 1e9, 100 * c->score,
+            text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t4\t1\t%d\n", c->base, (double)x->base->file_bytes / unit,
+                        100 * c->base_score, 100 * c->base_score, 100 * c->base_score, power);
+        text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\t%d\n", c->model, (double)x->model->file_bytes / unit, 100 * c->score,
                     100 * (c->base_score + c->delta_lo), 100 * (c->base_score + c->delta_hi), (int)c->verdict,
-                    label_side(w->st, task, x));
+                    label_side(w->st, task, x), power);
         first = first ? first : x;
-        widest = fmax(widest, (double)x->model->file_bytes);
     }
     if (!first || widest <= 0) {
         text_free(&tsv);
@@ -457,7 +474,7 @@ static void model_row(struct doc *d, const struct model_facts *f, const char *sh
     cell_positive(d, f->items_per_s, "");
     doc_cell(d, "", "%s", *f->recipe ? f->recipe : "-");
     doc_cell(d, "code", "%s", f->runs);
-    doc_cell(d, "code", "%s", f->sha256);
+    doc_cell(d, "code", "%.12s", f->sha256);
 }
 
 bool section_models(struct writing *w, struct error *err)

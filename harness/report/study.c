@@ -241,7 +241,8 @@ static void sort_contrasts(struct study *st)
 
 bool study_make(struct study *st, struct store *s, const struct report_options *o, struct error *err)
 {
-    *st = (struct study){ .s = s, .margin = (o->margin > 0 ? o->margin : 1) / 100, .alpha = o->alpha > 0 ? o->alpha : .05 };
+    *st = (struct study){ .s = s, .common = o->common_items,
+                          .margin = (o->margin > 0 ? o->margin : 1) / 100, .alpha = o->alpha > 0 ? o->alpha : .05 };
     bool ok = (o->base && *o->base) || fail(err, STATUS_USAGE, "no base model was named");
     ok = ok && groups_read(st, err) && arm_resolve(st, o->base, &st->base, err) && find_models(st, o, err) &&
          check_models(st, err) && add_all(st, o, err);

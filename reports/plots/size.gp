@@ -1,11 +1,10 @@
 # size.gp - score against file size; error bars are paired: base score plus the 95 % interval of the delta.
 #   gnuplot -e "data='data/size-mmlu.tsv'; out='plots/size-mmlu.svg'" size.gp
-# data: label, size (GB), score, lo, hi (%), kind (0 better, 1 worse, 2 equivalent, 3 cannot tell, 4 the base),
-#       side of the label (1 right, -1 left)
+# data: label, size (see power), score, lo, hi (%), kind (0 better, 1 worse, 2 equivalent, 3 cannot tell, 4 the base),
+#       side of the label (1 right, -1 left), power (9: sizes are in GB, 6: MB, 3: kB)
 set datafile separator tab
 set terminal svg size 860,420 dynamic font "sans-serif,13" background "#ffffff" name "size"
 set output out
-set pointintervalbox 0
 stats data using 2 skip 1 nooutput
 widest = STATS_max
 stats data using ($6 == 4 ? $3 : NaN) skip 1 nooutput
@@ -14,11 +13,13 @@ stats data using 4 skip 1 nooutput
 low = STATS_min
 stats data using 5 skip 1 nooutput
 high = STATS_max
+stats data using 8 skip 1 nooutput
+power = int(STATS_max)
 pad = .12 * (high - low) + .1
 set border 3 linecolor rgb "#7b8794"
 set tics textcolor rgb "#1f2933" nomirror out
 set grid ytics linecolor rgb "#d9dee4" linetype 1
-set xlabel "file size, GB" textcolor rgb "#1f2933"
+set xlabel (power == 9 ? "file size, GB" : power == 6 ? "file size, MB" : "file size, kB") textcolor rgb "#1f2933"
 set ylabel "score, %" textcolor rgb "#1f2933"
 set xrange [0 : 1.22 * widest]
 set yrange [low - pad : high + pad]

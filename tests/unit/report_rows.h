@@ -158,6 +158,9 @@ static inline void made_database(struct store *s)
         for (int m = 1; m < 4; m++)
             MUST(store_put_measure(s, made_models[m].sha256, made_models[0].sha256, "7e57", "i16", measures[i].name,
                                    m == 1 ? measures[i].q8 : m == 2 ? measures[i].rtn : measures[i].qat, &err));
+    for (size_t i = 0; i < ARRAY_LEN(measures); i++)    /* the QAT file against its own unquantized checkpoint */
+        MUST(store_put_measure(s, made_models[3].sha256, "0a7c4ec900000000000000000000000000000000000000000000000000000005",
+                               "7e57", "i16", measures[i].name, measures[i].q8, &err));
 }
 
 /* ---- a folder that goes away again ---- */

@@ -124,8 +124,7 @@ static char *dump(const char *path, bool totals)
         "SELECT * FROM v_items ORDER BY run, item",
         "SELECT * FROM v_choices ORDER BY run, item, position",
         "SELECT * FROM v_scores ORDER BY run, item, metric",
-        "SELECT items.run, items.item, rule, value FROM extractions JOIN items ON items.id = extractions.item "
-        "ORDER BY 1, 2, 3",
+        "SELECT items.run, items.item, rule, value FROM extractions JOIN items ON items.id = extractions.item ORDER BY 1, 2, 3",
         "SELECT * FROM measures",
         "SELECT run, finished, seconds, prompt_tokens, new_tokens, peak_bytes, started_at FROM v_runs ORDER BY run",
     };
