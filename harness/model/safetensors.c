@@ -98,6 +98,8 @@ static bool skipped(const char *name)
 static bool keep_metadata(struct model_files *f, const cJSON *header, struct error *err)
 {
     const cJSON *meta = json_get(header, "__metadata__"), *e;
+    if (!meta || !json_get(meta, "tensor_names"))
+        return true;
     cJSON_ArrayForEach(e, meta)
         if (cJSON_IsString(e) && e->string && strlen(e->string) < 200) {
             char key[256];

@@ -1,6 +1,8 @@
 /* vocabulary.c - the tokenizer of an opened model, from GGUF arrays or a tokenizer.json. */
 #include "files.h"
 
+#include "tokenizer_private.h"
+
 #include <stdlib.h>
 
 static int64_t special_id(const struct model_files *f, const char *key)
@@ -124,10 +126,83 @@ void open_tokenizer(struct model *m)
         m->tokenizer_error = "out of memory";
 }
 
+/* ---- a tokenizer.json's vocabulary as GGUF arrays, for writers ---- */
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct pair *x = a, *y = b;
+    return x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+/* Merges are kept as pairs of ids; files want "left right". */
+static bool put_merges(struct model_files *f, const struct tokenizer *t, struct error *err)
+{
+    size_t n = 0;
+    struct pair *sorted = mem_new(t->pairs.count + 1, sizeof *sorted, err);
+    struct gguf_string *s = sorted ? arena_new(&f->arena, (t->pairs.count + 1) * sizeof *s, err) : NULL;
+    for (size_t i = 0; s && i <= t->pairs.mask && n < t->pairs.count; i++)
+        if (t->pairs.slots[i].left >= 0)
+            sorted[n++] = t->pairs.slots[i];
+    if (s)
+        qsort(sorted, n, sizeof *sorted, by_rank);
+    for (size_t i = 0; s && i < n; i++) {
+        const struct token *l = &t->tokens[sorted[i].left], *r = &t->tokens[sorted[i].right];
+        char *text = arena_new(&f->arena, (size_t)l->len + r->len + 2, err);
+        if (!text) {
+            s = NULL;
+            break;
+        }
+        memcpy(text, l->text, l->len);
+        text[l->len] = ' ';
+        memcpy(text + l->len + 1, r->text, r->len);
+        s[i] = (struct gguf_string){ text, (uint64_t)l->len + r->len + 1 };
+    }
+    free(sorted);
+    return s && kv_add(f, &(struct gguf_kv){ .key = "tokenizer.ggml.merges", .type = GGUF_ARRAY, .element = GGUF_STRING, .count = n, .value.array = s }, err);
+}
+
+static bool put_tokens(struct model_files *f, const struct tokenizer *t, struct error *err)
+{
+    size_t n = (size_t)t->n_tokens;
+    struct gguf_string *s = arena_new(&f->arena, n * sizeof *s + 1, err);
+    int32_t *types = arena_new(&f->arena, n * sizeof *types + 1, err);
+    if (!s || !types)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        s[i] = (struct gguf_string){ t->tokens[i].text, t->tokens[i].len };
+        types[i] = t->tokens[i].type;
+    }
+    return kv_add(f, &(struct gguf_kv){ .key = "tokenizer.ggml.tokens", .type = GGUF_ARRAY, .element = GGUF_STRING, .count = n, .value.array = s }, err) &&
+           kv_add(f, &(struct gguf_kv){ .key = "tokenizer.ggml.token_type", .type = GGUF_ARRAY, .element = GGUF_I32, .count = n, .value.array = types }, err);
+}
+
+static bool put_id(struct model_files *f, const char *key, int id, struct error *err)
+{
+    return id < 0 || kv_find(f, key) || kv_add_int(f, key, id, err);
+}
+
+/* GGUF has names for two kinds of merges: raw text ("gemma4") and byte-level ("gpt2"); others stay in their folder. */
+static bool put_vocabulary(struct model_files *f, const struct tokenizer *t, struct error *err)
+{
+    bool bytes = t->kind == KIND_BYTE_BPE;
+    if (!bytes && (t->kind != KIND_RAW_BPE || t->prefix != PREFIX_NONE))
+        return true;
+    return kv_add_str(f, "tokenizer.ggml.model", bytes ? "gpt2" : "gemma4", err) &&
+           (!bytes || !t->pre || kv_add_str(f, "tokenizer.ggml.pre", pretokenizer_name(t->pre), err)) && put_tokens(f, t, err) && put_merges(f, t, err) &&
+           put_id(f, "tokenizer.ggml.bos_token_id", t->bos, err) && put_id(f, "tokenizer.ggml.eos_token_id", t->eos, err) &&
+           put_id(f, "tokenizer.ggml.unknown_token_id", t->unk, err) && put_id(f, "tokenizer.ggml.padding_token_id", t->pad, err) &&
+           kv_add_bool(f, "tokenizer.ggml.add_bos_token", t->add_bos, err) && kv_add_bool(f, "tokenizer.ggml.add_space_prefix", false, err);
+}
+
 bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err)
 {
-    (void)err;
-    *kv = m->files->kv;
-    *n = (int)m->files->n_kv;
+    struct model_files *f = m->files;
+    bool fresh = m->source == MODEL_HF && m->tokenizer && !kv_find(f, "tokenizer.ggml.model");
+    if (fresh && !put_vocabulary(f, m->tokenizer, err))
+        return false;
+    if (fresh && m->chat_template && !kv_find(f, "tokenizer.chat_template") && !kv_add_str(f, "tokenizer.chat_template", m->chat_template, err))
+        return false;
+    *kv = f->kv;
+    *n = (int)f->n_kv;
     return true;
 }

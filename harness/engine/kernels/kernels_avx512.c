@@ -378,25 +378,39 @@ static bool multiply_direct_avx512(enum format_id id, const uint8_t *chunk, bool
 
 /* ---- float tiles: 4 rows x T, lanes along the columns ---- */
 
+/* Sixteen columns, or the m of them that there are. */
+INLINE __m512 load_float(const enum format_id f, const uint8_t *p, __mmask16 m)
+{
+    if (f == FORMAT_F32)
+        return _mm512_maskz_loadu_ps(m, p);
+    __m256i h = _mm256_maskz_loadu_epi16(m, p);
+    if (f == FORMAT_F16)
+        return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+INLINE void expand_as(const enum format_id f, const uint8_t *row, int n, float *out)
+{
+    const int size = f == FORMAT_F32 ? 4 : 2;
+    int k = 0;
+    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16)
+        _mm512_store_ps(out, load_float(f, row, 0xffff));
+    if (k < n)
+        _mm512_store_ps(out, load_float(f, row, first_lanes(n - k)));
+}
+
 static void expand_float_avx512(enum format_id f, const uint8_t *row, int n, float *out)
 {
     float other[FLOAT_CHUNK];
-    if (f != FORMAT_F32 && f != FORMAT_BF16 && f != FORMAT_F16) {
+    if (f == FORMAT_F32) {
+        expand_as(FORMAT_F32, row, n, out);
+    } else if (f == FORMAT_BF16) {
+        expand_as(FORMAT_BF16, row, n, out);
+    } else if (f == FORMAT_F16) {
+        expand_as(FORMAT_F16, row, n, out);
+    } else {
         formats[f].to_f32(row, other, n);
-        row = (const uint8_t *)other;
-        f = FORMAT_F32;
-    }
-    for (int k = 0; k < n; k += 16, out += FLOAT_ROWS * 16) {
-        __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
-        if (f == FORMAT_F32) {
-            _mm512_store_ps(out, _mm512_maskz_loadu_ps(m, row + 4 * k));
-            continue;
-        }
-        __m256i h = _mm256_maskz_loadu_epi16(m, row + 2 * k);
-        if (f == FORMAT_BF16)
-            _mm512_store_si512(out, _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-        else
-            _mm512_store_ps(out, _mm512_cvtph_ps(h));
+        expand_as(FORMAT_F32, (const uint8_t *)other, n, out);
     }
 }
 
@@ -440,6 +454,53 @@ static void multiply_float_avx512(const float *w, const float *panel, int T, int
     }
 }
 
+INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
+                         const int T, float *acc)
+{
+    const int size = f == FORMAT_F32 ? 4 : 2;
+    __m512 a[FLOAT_ROWS * 4];
+    UNROLL
+    for (int i = 0; i < FLOAT_ROWS * T; i++)
+        a[i] = _mm512_load_ps(acc + 16 * i);
+    for (int k = 0; k < n; k += 16, panel += T * 16) {
+        __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
+        UNROLL
+        for (int i = 0; i < FLOAT_ROWS; i++) {
+            __m512 c = load_float(f, row + (size_t)i * row_bytes + (size_t)(size * k), m);
+            UNROLL
+            for (int t = 0; t < T; t++)
+                a[i * T + t] = _mm512_fmadd_ps(c, _mm512_loadu_ps(panel + 16 * t), a[i * T + t]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < FLOAT_ROWS * T; i++)
+        _mm512_store_ps(acc + 16 * i, a[i]);
+}
+
+#define DIRECT_FLOAT(F)                                                                                  \
+    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, float *acc) \
+    {                                                                                                    \
+        if (T == 1)                                                                                      \
+            direct_float(F, row, row_bytes, n, panel, 1, acc);                                           \
+        else if (T == 2)                                                                                 \
+            direct_float(F, row, row_bytes, n, panel, 2, acc);                                           \
+        else                                                                                             \
+            direct_float(F, row, row_bytes, n, panel, 4, acc);                                           \
+    }
+DIRECT_FLOAT(FORMAT_F32)
+DIRECT_FLOAT(FORMAT_F16)
+DIRECT_FLOAT(FORMAT_BF16)
+
+static bool multiply_float_direct_avx512(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
+                                         int T, float *acc)
+{
+    if ((f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16) || (T != 1 && T != 2 && T != 4))
+        return false;
+    (f == FORMAT_F32 ? direct_FORMAT_F32 : f == FORMAT_F16 ? direct_FORMAT_F16 : direct_FORMAT_BF16)(
+        row, row_bytes, n, panel, T, acc);
+    return true;
+}
+
 static void sums_avx512(const float *acc, int n, float *out)
 {
     for (int i = 0; i < n; i++)
@@ -457,6 +518,7 @@ static const struct tile_ops tile_avx512 = {
     .multiply_direct = multiply_direct_avx512,
     .expand_float = expand_float_avx512,
     .multiply_float = multiply_float_avx512,
+    .multiply_float_direct = multiply_float_direct_avx512,
     .sums = sums_avx512,
 };
 

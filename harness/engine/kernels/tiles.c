@@ -1,11 +1,8 @@
 /* tiles.c - the loops around the tiles of tiles.h: packing, activation panels, row groups over the pool. */
-#define _DEFAULT_SOURCE     /* madvise */
 #include "tiles.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
 enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24 };
@@ -35,22 +32,6 @@ static void pack_tile(void *ctx, int i, int thread)
     }
 }
 
-/* Streaming gigabytes through 4 KiB pages is bound by address translation; ask for large ones where there are. */
-static void *large_pages(size_t bytes, struct error *err)
-{
-    enum { HUGE_PAGE = 2 << 20 };
-    void *p = NULL;
-    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes) != 0) {
-        fail(err, STATUS_MEMORY, "out of memory: %zu bytes of repacked weights", bytes);
-        return NULL;
-    }
-#ifdef MADV_HUGEPAGE
-    if (bytes >= HUGE_PAGE)
-        madvise(p, bytes, MADV_HUGEPAGE);
-#endif
-    return p;
-}
-
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
 {
     const struct tensor *t = w->t;
@@ -59,7 +40,7 @@ bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
     struct pack_job job = { w, (int)((t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(t->format, t->cols) };
     int tiles = job.tiles * (int)t->mats;
     w->packed_bytes = (size_t)tiles * job.tile_bytes;
-    w->packed = large_pages(w->packed_bytes, err);
+    w->packed = kernels_large_pages(w->packed_bytes, err);
     if (!w->packed)
         return false;
     pool_run(pool, tiles, pack_tile, &job);
@@ -219,8 +200,11 @@ static void multiply_chunk(const struct integer_job *j, int tile, int tiles, int
 static void store_tile(const struct product *p, int tile, int first, int end, const float *acc)
 {
     int row = tile * TILE_ROWS, n = at_most(TILE_ROWS, (int)p->w->t->rows - row);
-    for (int i = first; i < end; i++, acc += 16)
-        memcpy(p->y + (size_t)i * p->ldy + row, acc, (size_t)n * sizeof *acc);
+    for (int i = first; i < end; i++, acc += TILE_ROWS)
+        if (n == TILE_ROWS)
+            memcpy(p->y + (size_t)i * p->ldy + row, acc, TILE_ROWS * sizeof *acc);
+        else
+            memcpy(p->y + (size_t)i * p->ldy + row, acc, (size_t)n * sizeof *acc);
 }
 
 /* Many activation rows: chunk by chunk, so that their codes are read from L2 for all tiles of the job.  Few: tile
@@ -350,6 +334,27 @@ static void store_sums(const struct float_job *j, int row, int rows, int first, 
     }
 }
 
+/* Few activation rows (one group): four rows of weights are read as they lie, all columns.  What is left of the job's
+ * rows, or all of them, is returned for the way over expanded rows. */
+static int float_direct(const struct float_job *j, int row, int rows, int first, int end, float *acc)
+{
+    const struct product *p = j->p;
+    enum format_id f = p->w->t->format;
+    size_t row_bytes = (size_t)format_row_bytes(f, p->w->t->cols);
+    int r = 0, T = end - first;
+    if (!j->ops->multiply_float_direct || T > j->ops->float_group)
+        return 0;
+    for (; r + FLOAT_ROWS <= rows; r += FLOAT_ROWS)
+        for (int c = 0; c < j->chunks; c++) {
+            int n = at_most(p->a->cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
+            const uint8_t *from = matrix_row(p->w, p->mat, row + r) + format_row_bytes(f, (int64_t)c * FLOAT_CHUNK);
+            if (!j->ops->multiply_float_direct(f, from, row_bytes, n, float_panel(j, c, first), T,
+                                               acc + (size_t)(r * T) * 16))
+                return 0;
+        }
+    return r;
+}
+
 static void float_group(void *ctx, int i, int thread)
 {
     const struct float_job *j = ctx;
@@ -364,9 +369,10 @@ static void float_group(void *ctx, int i, int thread)
     for (int first = 0; first < p->n; first += FLOAT_BLOCK_ROWS) {
         int end = at_most(first + FLOAT_BLOCK_ROWS, p->n);
         memset(acc, 0, (size_t)(padded * (end - first)) * 16 * sizeof *acc);
-        for (int c = 0; c < j->chunks; c++) {
-            expand_rows(j, row, rows, c, w);
-            float_chunk(j, w, padded, c, first, end, acc);
+        int done = float_direct(j, row, rows, first, end, acc);
+        for (int c = 0; c < j->chunks && done < rows; c++) {
+            expand_rows(j, row + done, rows - done, c, w);
+            float_chunk(j, w, padded - done, c, first, end, acc + (size_t)(done * (end - first)) * 16);
         }
         store_sums(j, row, rows, first, end, acc);
     }
