@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 enum { REPLICATES = 10000, SEED = 1, SHOWN_ITEMS = 20, SHOWN_CHARS = 2000 };
@@ -21,9 +22,18 @@ static bool prepare(struct writing *w, const char *sql, sqlite3_stmt **out, stru
 
 /* ---- gap closed ---- */
 
+static bool says_qat(const char *s)
+{
+    for (; *s; s++)
+        if (strncasecmp(s, "qat", 3) == 0)
+            return true;
+    return false;
+}
+
+/* Files of QAT checkpoints seldom say so; then the label is what there is. */
 static bool is_qat(const struct contrast *x)
 {
-    return str_starts(x->model->method, "qat") || str_starts(x->model->method, "QAT");
+    return says_qat(x->model->method) || (!*x->model->method && says_qat(x->model->label));
 }
 
 /* Only where the base clearly beats ptq is there a gap to speak of (the ratio of two noises says nothing). */
@@ -127,8 +137,8 @@ bool section_flips(struct writing *w, struct error *err)
         const struct comparison *c = &st->contrasts[i].c;
         double each = 100.0 / (c->n ? c->n : 1);
         if (is_primary(&st->contrasts[i]) && c->binary)
-            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, c->task, c->model,
-                        each * c->lost_sure, each * (c->lost - c->lost_sure - c->lost_tie), each * c->lost_tie,
+            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, c->task,
+                        c->model + common_start(st), each * c->lost_sure, each * (c->lost - c->lost_sure - c->lost_tie), each * c->lost_tie,
                         each * c->won_sure, each * (c->won - c->won_sure - c->won_tie), each * c->won_tie);
     }
     if (!add_figure(w, "flips", "flips", &tsv, "Items lost and won against the base, by how sure the base was of its answer.", err))
@@ -275,6 +285,7 @@ bool section_subjects(struct writing *w, struct error *err)
 enum { KNOWN = 13 };
 static const char *const known[KNOWN] = { "kld_mean", "kld_se", "kld_p1", "kld_p10", "kld_p50", "kld_p90", "kld_p99",
                                           "kld_max", "same_top", "delta_p_rms", "ppl", "ppl_base", "tokens" };
+static const char *const also[KNOWN] = { "", "", "", "", "kld_median", "", "kld_99", "", "", "", "", "", "" };
 
 struct measured {               /* of one model against one base on one text */
     const char *model, *base, *text, *act;
@@ -329,8 +340,9 @@ static bool take_measure(struct writing *w, sqlite3_stmt *q, struct measured **l
         for (int i = 0; i < KNOWN; i++)
             m->value[i] = NAN;
     }
+    const char *name = (const char *)sqlite3_column_text(q, 4);
     for (int i = 0; i < KNOWN; i++)
-        if (strcmp(known[i], (const char *)sqlite3_column_text(q, 4)) == 0)
+        if (strcmp(known[i], name) == 0 || (*also[i] && strcmp(also[i], name) == 0))
             (*list)[*n - 1].value[i] = sqlite3_column_double(q, 5);
     return true;
 }
@@ -403,18 +415,26 @@ static void measure_part(struct doc *d, const struct measured *m, int n, bool of
     }
 }
 
+static bool has_distribution(const struct measured *m)
+{
+    bool all = !isnan(m->value[0]);
+    for (int i = 2; i <= 6; i++)
+        all &= !isnan(m->value[i]);
+    return all;
+}
+
 static bool measure_figure(struct writing *w, const struct measured *m, int n, struct error *err)
 {
     struct text tsv = { 0 };
     int rows = 0, y = 0;
     for (int i = 0; i < n; i++)
-        rows += !isnan(m[i].value[4]);
+        rows += has_distribution(&m[i]);
     if (rows == 0)
         return true;
     text_puts(&tsv, "y\tlabel\tp1\tp10\tp50\tp90\tp99\tmean\n");
     for (int i = 0; i < n; i++) {
         const double *v = m[i].value;
-        if (!isnan(v[4]))
+        if (has_distribution(&m[i]))
             text_printf(&tsv, "%d\t%s / %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, m[i].model, m[i].base, v[2],
                         v[3], v[4], v[5], v[6], v[0]);
     }

@@ -426,7 +426,7 @@ bool pairs_read(struct study *st, const struct group *b, const struct group *m, 
     struct text sql = { 0 };
     text_printf(&sql,
                 "SELECT x.item, x.group_name, x.gold, x.answer, y.answer, xs.score, ys.score, x.margin, y.margin, "
-                "x.finish = 'length', y.finish = 'length', (SELECT count(*) FROM choices WHERE choices.item = x.id) "
+                "x.finish IN ('length', 'too-long'), y.finish IN ('length', 'too-long'), (SELECT count(*) FROM choices WHERE choices.item = x.id) "
                 "FROM items x JOIN items y ON y.item = x.item AND y.prompt_hash = x.prompt_hash AND y.run IN (%s) "
                 "JOIN scores xs ON xs.item = x.id AND xs.metric = ?1 JOIN scores ys ON ys.item = y.id AND ys.metric = ?1 "
                 "WHERE x.run IN (%s) ORDER BY x.item", m->runs, b->runs);
