@@ -303,8 +303,8 @@ bool section_summary(struct writing *w, struct error *err)
     for (int i = 0; i < st->n; i++) {
         const struct comparison *c = &st->contrasts[i].c;
         if (is_primary(&st->contrasts[i]))
-            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%d\t%g\n", rows - 1 - y++, c->task, c->model + common_start(st), 100 * c->delta,
-                        100 * c->delta_lo, 100 * c->delta_hi, (int)c->verdict, 100 * st->margin);
+            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%d\t%g\n", rows - 1 - y++, c->task, c->model + common_start(st),
+                        100 * c->delta, 100 * c->delta_lo, 100 * c->delta_hi, (int)c->verdict, 100 * st->margin);
     }
     return add_figure(w, "forest", "forest", &tsv, "Paired difference to the base in points with its 95 % interval; the band is "
                       "the margin.", err) && doc_ok(d, err);
@@ -508,7 +508,8 @@ bool section_exploratory(struct writing *w, struct error *err)
             continue;
         if (!any) {
             doc_heading(w->doc, 2, "Exploratory metrics");
-            doc_paragraph(w->doc, "Not declared as a task's primary metric, so adjusted as a family of their own and no ground for a claim.");
+            doc_paragraph(
+                w->doc, "Not declared as a task's primary metric, so adjusted as a family of their own and no ground for a claim.");
         }
         any = true;
         task = c->task;
