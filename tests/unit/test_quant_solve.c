@@ -266,7 +266,7 @@ static void test_order_of_methods(void **state)
         }
         CHECK(loss[1] < loss[0] && loss[2] < loss[0] && loss[4] < loss[3], "%s: rtn %.4g cd %.4g gptq %.4g act-order %.4g + descent %.4g",
               grids[g].name, loss[0], loss[1], loss[2], loss[3], loss[4]);
-        CHECK(loss[4] < 0.8 * loss[0], "%s: gptq %.4g of rtn %.4g", grids[g].name, loss[4], loss[0]);
+        CHECK(loss[4] < (g ? 0.95 : 0.75) * loss[0], "%s: gptq %.4g of rtn %.4g", grids[g].name, loss[4], loss[0]);
     }
     free(x);
     free(w);
