@@ -203,6 +203,10 @@ void layout_pack_chunk(const struct matrix *w, int mat, int row, int chunk, uint
     uint8_t *mins = f->has_min ? scales + layout_scale_bytes(l, blocks, f->int_block) : NULL;
     if (rows < TILE_ROWS)
         memset(out, 0, layout_chunk_bytes(id, blocks));
+    /* Sixteen streams at once are more than hardware follows. */
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < 192; i += 64)
+            __builtin_prefetch(from + (size_t)r * (size_t)format_row_bytes(id, w->t->cols) + 1024 + i);
     if (l->raw)
         put_raw(w, l, from, blocks, rows, out);
     for (int r = 0; r < rows; r++, from += format_row_bytes(id, w->t->cols)) {
