@@ -73,8 +73,8 @@ static bool add_metric(struct study *st, const struct arm *model, const struct g
         return true;
     }
     if (x->c.n == 0 || (!st->common && x->c.n < b->items))
-        return fail(err, STATUS_INPUT, "task %s: only %d of %d items have a score for \"%s\" in both %s (run %s) and %s (run %s)", b->task,
-                    x->c.n, b->items, metric, st->base.shown, b->runs, model->shown, m->runs);
+        return fail(err, STATUS_INPUT, "task %s: only %d of %d items have a score for \"%s\" in both %s (run %s) and %s (run %s)",
+                    b->task, x->c.n, b->items, metric, st->base.shown, b->runs, model->shown, m->runs);
     return contrast_measure(x, st->alpha, err);
 }
 
