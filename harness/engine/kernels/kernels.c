@@ -1,8 +1,10 @@
 /* kernels.c - the table of sets, and what every set shares: entry points, activations, rope tables. */
+#define _DEFAULT_SOURCE     /* madvise */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "set.h"
 
@@ -54,6 +56,24 @@ bool engine_kernel_supported(const char *name)
     return name && kernels_find(name, NULL);
 }
 
+/* ---- memory ---- */
+
+/* Streaming gigabytes through 4 KiB pages is bound by address translation; ask for large ones where there are. */
+void *kernels_large_pages(size_t bytes, struct error *err)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    void *p = NULL;
+    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes) != 0) {
+        fail(err, STATUS_MEMORY, "out of memory: %zu bytes", bytes);
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 /* ---- activations ---- */
 
 /* Room for the largest form of a row: its f32 elements in another order (GPTQ), or rounded codes (2 bytes each)
@@ -63,7 +83,7 @@ bool acts_open(struct acts *a, int max_rows, int max_cols, enum act_mode mode, s
     *a = (struct acts){ .mode = mode, .max_rows = max_rows, .max_cols = max_cols };
     size_t padded = ((size_t)max_cols + 63) / 64 * 64;
     a->packed_bytes = (size_t)max_rows * padded * sizeof(float) + 64;
-    a->packed = mem_new_aligned(a->packed_bytes, 1, err);
+    a->packed = kernels_large_pages(a->packed_bytes, err);
     return a->packed || fail_in(err, "activations of %d x %d", max_rows, max_cols);
 }
 

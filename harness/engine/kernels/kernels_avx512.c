@@ -13,6 +13,33 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+/* ---- packing ---- */
+
+/* Words of 16 rows, four at a time: a register holds rows i, i + 4, i + 8, i + 12, and 4 x 4 words are turned inside
+ * each quarter. */
+static void transpose_avx512(const uint8_t *rows, size_t row_bytes, int words, int flip, uint8_t *out)
+{
+    const __m512i mask = _mm512_set1_epi8((char)flip);
+    for (int w = 0; w < words; w += 4, rows += 16, out += 256) {
+        __m512i r[4];
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const uint8_t *p = rows + (size_t)i * row_bytes;
+            r[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p));
+            r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p + 4 * row_bytes)), 1);
+            r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p + 8 * row_bytes)), 2);
+            r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p + 12 * row_bytes)), 3);
+            r[i] = _mm512_xor_si512(r[i], mask);
+        }
+        __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
+        __m512i c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+        _mm512_storeu_si512(out, _mm512_unpacklo_epi64(a, c));
+        _mm512_storeu_si512(out + 64, _mm512_unpackhi_epi64(a, c));
+        _mm512_storeu_si512(out + 128, _mm512_unpacklo_epi64(b, d));
+        _mm512_storeu_si512(out + 192, _mm512_unpackhi_epi64(b, d));
+    }
+}
+
 /* ---- rounding of activations ---- */
 
 static float largest_of(const float *x, int n)
@@ -61,29 +88,27 @@ INLINE int plane_of(const struct layout *l)
     return l->plane == PLANE_4 && l->lut ? PLANE_4_LUT : (int)l->plane;
 }
 
-/* Quad i (0 .. 7) of block b. */
-INLINE __m512i quad(const int plane, const uint8_t *in, int b, const int i, __m512i table)
+/* Blocks that share words: in one span the way from word to quad is known when compiling. */
+INLINE int span_of(const int plane)
+{
+    return plane == PLANE_6K ? 4 : plane == PLANE_4K ? 2 : 1;
+}
+
+/* Quad i (0 .. 7) of block j of span s. */
+INLINE __m512i quad(const int plane, const uint8_t *in, int s, const int j, const int i, __m512i table)
 {
     const __m512i low = _mm512_set1_epi8(15);
     if (plane == PLANE_8)
-        return _mm512_loadu_si512(in + 512 * b + 64 * i);
+        return _mm512_loadu_si512(in + 512 * s + 64 * i);
     if (plane == PLANE_6K) {
-        const uint8_t *ql = in + b / 4 * 1024 + b % 2 * 512 + 64 * i, *qh = in + 2048 + b / 4 * 512 + 64 * i;
-        __m512i w = _mm512_loadu_si512(ql), h = _mm512_loadu_si512(qh);
-        int k = b % 4;
-        w = k < 2 ? w : _mm512_srli_epi16(w, 4);
-        h = k == 0 ? _mm512_slli_epi16(h, 4) : k == 1 ? _mm512_slli_epi16(h, 2) : k == 2 ? h : _mm512_srli_epi16(h, 2);
+        __m512i w = _mm512_loadu_si512(in + 1024 * s + j % 2 * 512 + 64 * i);
+        __m512i h = _mm512_loadu_si512(in + 2048 + 512 * s + 64 * i);
+        w = j < 2 ? w : _mm512_srli_epi16(w, 4);
+        h = j == 0 ? _mm512_slli_epi16(h, 4) : j == 1 ? _mm512_slli_epi16(h, 2) : j == 2 ? h : _mm512_srli_epi16(h, 2);
         return _mm512_or_si512(_mm512_and_si512(w, low), _mm512_and_si512(h, _mm512_set1_epi8(0x30)));
     }
-    __m512i w;
-    bool high;
-    if (plane == PLANE_4K) {
-        w = _mm512_loadu_si512(in + b / 2 * 512 + 64 * i);
-        high = b % 2;
-    } else {
-        w = _mm512_loadu_si512(in + 256 * b + i % 4 * 64);
-        high = i >= 4;
-    }
+    bool high = plane == PLANE_4K ? j == 1 : i >= 4;
+    __m512i w = _mm512_loadu_si512(plane == PLANE_4K ? in + 512 * s + 64 * i : in + 256 * s + i % 4 * 64);
     w = _mm512_and_si512(high ? _mm512_srli_epi16(w, 4) : w, low);
     return plane == PLANE_4_LUT ? _mm512_shuffle_epi8(table, w) : w;
 }
@@ -95,11 +120,14 @@ INLINE __m512i lut_of(const struct layout *l)
 
 INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
 {
+    const int span = span_of(plane);
     __m512i table = lut_of(l);
-    for (int b = 0; b < blocks; b++)
+    for (int s = 0; s < blocks / span; s++)
         UNROLL
-        for (int i = 0; i < 8; i++)
-            put_quad(codes, 8 * b + i, quad(plane, in, b, i, table), wide);
+        for (int j = 0; j < span; j++)
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                put_quad(codes, 8 * (span * s + j) + i, quad(plane, in, s, j, i, table), wide);
 }
 
 INLINE void expand_codes(const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
@@ -276,57 +304,60 @@ static void multiply_avx512(const struct expanded *w, int tiles, bool wide, int 
 
 /* Few activation rows: codes go from the packed words to the products without the scratch between.  Two int32 sums
  * in turn, since one would wait for itself. */
+INLINE void direct_block(const int plane, const bool wide, const int subs, bool has_min, const uint8_t *in, int span,
+                         const int j, __m512i table, const struct expanded *w, int b, const uint8_t *panel, const int T,
+                         __m512 *f)
+{
+    const int bytes = wide ? 64 : 32, quads = 8 / subs;
+    const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
+    const __m512i low = _mm512_set1_epi16(0xff);
+    UNROLL
+    for (int s = 0; s < subs; s++) {
+        __m512i even[4], odd[4];
+        UNROLL
+        for (int t = 0; t < T; t++) {
+            even[t] = every_lane(starts + 4 * (t * subs + s));
+            odd[t] = _mm512_setzero_si512();
+        }
+        UNROLL
+        for (int i = 0; i < quads; i++) {
+            __m512i c = quad(plane, in, span, j, s * quads + i, table);
+            __m512i c0 = _mm512_and_si512(c, low), c1 = _mm512_srli_epi16(c, 8);
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                const uint8_t *a = panel + t * bytes + (wide ? 8 : 4) * (s * quads + i);
+                if (wide) {
+                    even[t] = _mm512_dpwssd_epi32(even[t], c0, every_lane(a));
+                    odd[t] = _mm512_dpwssd_epi32(odd[t], c1, every_lane(a + 4));
+                } else if (i % 2) {
+                    odd[t] = _mm512_dpbusd_epi32(odd[t], c, every_lane(a));
+                } else {
+                    even[t] = _mm512_dpbusd_epi32(even[t], c, every_lane(a));
+                }
+            }
+        }
+        UNROLL
+        for (int t = 0; t < T; t++)
+            even[t] = _mm512_add_epi32(even[t], odd[t]);
+        add_scaled(w, 1, T, b * subs + s, even, scales, f);
+        if (has_min)
+            add_mins(w, 1, T, subs, b * subs + s, scales, sums + 4 * s, f);
+    }
+}
+
 INLINE void direct(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
                    const uint8_t *in, const struct expanded *w, const uint8_t *panel, const int T, int blocks, float *acc)
 {
-    const int bytes = wide ? 64 : 32, quads = 8 / subs;
-    const __m512i low = _mm512_set1_epi16(0xff), table = lut_of(l);
+    const int span = span_of(plane);
+    const __m512i table = lut_of(l);
     __m512 f[4];
     UNROLL
     for (int t = 0; t < T; t++)
         f[t] = _mm512_loadu_ps(acc + 16 * t);
-    for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
-        const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
+    for (int s = 0; s < blocks / span; s++)
         UNROLL
-        for (int s = 0; s < subs; s++) {
-            __m512i even[4], odd[4];
-            UNROLL
-            for (int t = 0; t < T; t++) {
-                even[t] = every_lane(starts + 4 * (t * subs + s));
-                odd[t] = _mm512_setzero_si512();
-            }
-            UNROLL
-            for (int i = 0; i < quads; i++) {
-                __m512i c = quad(plane, in, b, s * quads + i, table);
-                __m512i c0 = _mm512_and_si512(c, low), c1 = _mm512_srli_epi16(c, 8);
-                UNROLL
-                for (int t = 0; t < T; t++) {
-                    const uint8_t *a = panel + t * bytes + (wide ? 8 : 4) * (s * quads + i);
-                    if (wide) {
-                        even[t] = _mm512_dpwssd_epi32(even[t], c0, every_lane(a));
-                        odd[t] = _mm512_dpwssd_epi32(odd[t], c1, every_lane(a + 4));
-                    } else if (i % 2) {
-                        odd[t] = _mm512_dpbusd_epi32(odd[t], c, every_lane(a));
-                    } else {
-                        even[t] = _mm512_dpbusd_epi32(even[t], c, every_lane(a));
-                    }
-                }
-            }
-            __m512 ws = _mm512_load_ps(w->scale[b * subs + s]);
-            UNROLL
-            for (int t = 0; t < T; t++) {
-                __m512 isum = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
-                f[t] = _mm512_fmadd_ps(isum, _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[t]);
-            }
-            if (!has_min)
-                continue;
-            __m512 wm = _mm512_load_ps(w->min[b * subs + s]);
-            UNROLL
-            for (int t = 0; t < T; t++)
-                f[t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * (t * subs + s)),
-                                       _mm512_mul_ps(wm, every_lane_f32(scales + 4 * t)), f[t]);
-        }
-    }
+        for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs))
+            direct_block(plane, wide, subs, has_min, in, s, j, table, w, s * span + j, panel, T, f);
     UNROLL
     for (int t = 0; t < T; t++)
         _mm512_storeu_ps(acc + 16 * t, f[t]);
@@ -503,7 +534,10 @@ static bool multiply_float_direct_avx512(enum format_id f, const uint8_t *row, s
 
 static void sums_avx512(const float *acc, int n, float *out)
 {
-    for (int i = 0; i < n; i++)
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(out + i, v_sum16(acc + 16 * i));
+    for (; i < n; i++)
         out[i] = v_sum(_mm512_load_ps(acc + 16 * i));
 }
 
@@ -512,6 +546,7 @@ static const struct tile_ops tile_avx512 = {
     .group = 6,
     .widths = widths,
     .float_group = 6,
+    .transpose = transpose_avx512,
     .round = round_row_part,
     .expand = expand_avx512,
     .multiply = multiply_avx512,

@@ -1,6 +1,7 @@
 /* layout.c - packing of integer weights into tiles; plain C, it runs at load time or, in place, once for each
  * chunk and call.  See layout.h for the order. */
 #include "layout.h"
+#include "tiles.h"
 
 #include <assert.h>
 #include <math.h>
@@ -86,13 +87,19 @@ static void put_words(uint8_t *out, int word, int r, const uint8_t *p, int n, in
     }
 }
 
-static void put_raw(const struct layout *l, enum format_id id, const uint8_t *row, int blocks, int r, uint8_t *out)
+/* Code bytes of rows rows, from on, as they are in the file. */
+static void put_raw(const struct matrix *w, const struct layout *l, const uint8_t *from, int blocks, int rows, uint8_t *out)
 {
-    const struct format *f = &formats[id];
-    int block = f->block, file_blocks = blocks * 32 / block;
-    int bytes = l->plane == PLANE_8 ? block : l->plane == PLANE_6K ? block * 3 / 4 : block / 2;
-    for (int b = 0; b < file_blocks; b++)
-        put_words(out, b * bytes / 4, r, row + (size_t)b * (size_t)f->block_bytes + l->code_at, bytes / 4, l->flip);
+    const struct format *f = &formats[w->t->format];
+    size_t row_bytes = (size_t)format_row_bytes(w->t->format, w->t->cols);
+    int bytes = l->plane == PLANE_8 ? f->block : l->plane == PLANE_6K ? f->block * 3 / 4 : f->block / 2;
+    from += l->code_at;
+    for (int b = 0; b < blocks * 32 / f->block; b++, from += f->block_bytes)
+        if (rows == TILE_ROWS && w->k->tile->transpose)
+            w->k->tile->transpose(from, row_bytes, bytes / 4, l->flip, out + (size_t)b * (size_t)bytes * TILE_ROWS);
+        else
+            for (int r = 0; r < rows; r++)
+                put_words(out, b * bytes / 4, r, from + (size_t)r * row_bytes, bytes / 4, l->flip);
 }
 
 static void put_codes(const struct layout *l, const int8_t *codes, int blocks, int r, uint8_t *out)
@@ -190,20 +197,20 @@ void layout_pack_chunk(const struct matrix *w, int mat, int row, int chunk, uint
     enum format_id id = w->t->format;
     const struct layout *l = layout_of(id);
     const struct format *f = &formats[id];
-    int blocks = layout_blocks(w->t->cols, chunk), rows = (int)w->t->rows;
+    int blocks = layout_blocks(w->t->cols, chunk), left = (int)w->t->rows - row, rows = left < TILE_ROWS ? left : TILE_ROWS;
+    const uint8_t *from = matrix_row(w, mat, row) + format_row_bytes(id, (int64_t)chunk * CHUNK_COLS);
     uint8_t *scales = out + layout_code_bytes(l, blocks);
     uint8_t *mins = f->has_min ? scales + layout_scale_bytes(l, blocks, f->int_block) : NULL;
-    if (row + TILE_ROWS > rows)
+    if (rows < TILE_ROWS)
         memset(out, 0, layout_chunk_bytes(id, blocks));
-    for (int r = 0; r < TILE_ROWS && row + r < rows; r++) {
-        const uint8_t *from = matrix_row(w, mat, row + r) + format_row_bytes(id, (int64_t)chunk * CHUNK_COLS);
+    if (l->raw)
+        put_raw(w, l, from, blocks, rows, out);
+    for (int r = 0; r < rows; r++, from += format_row_bytes(id, w->t->cols)) {
         int8_t codes[CHUNK_COLS];
         float ws[16], wm[16];
         if (needs_codes(l, id))
             f->to_codes(from, codes, ws, f->has_min ? wm : NULL, blocks * 32);
-        if (l->raw)
-            put_raw(l, id, from, blocks, r, out);
-        else
+        if (!l->raw)
             put_codes(l, codes, blocks, r, out);
         put_scales(l, id, from, ws, wm, blocks, r, scales, mins);
     }

@@ -69,6 +69,9 @@ struct kernels {
 /* A set that this build's target lacks is there by name and supported nowhere. */
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
 
+/* Uninitialised, aligned to 64 bytes or more; free() releases it. */
+void *kernels_large_pages(size_t bytes, struct error *err);
+
 static inline const uint8_t *matrix_row(const struct matrix *w, int mat, int row)
 {
     size_t bytes = (size_t)format_row_bytes(w->t->format, w->t->cols);

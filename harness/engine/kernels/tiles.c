@@ -1,14 +1,11 @@
 /* tiles.c - the loops around the tiles of tiles.h: packing, activation panels, row groups over the pool. */
-#define _DEFAULT_SOURCE     /* madvise */
 #include "tiles.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 192, FLOAT_TILE_ROWS = 16, FEW_ROWS = 24 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24 };
 
 static int at_most(int a, int b)
 {
@@ -35,22 +32,6 @@ static void pack_tile(void *ctx, int i, int thread)
     }
 }
 
-/* Streaming gigabytes through 4 KiB pages is bound by address translation; ask for large ones where there are. */
-static void *large_pages(size_t bytes, struct error *err)
-{
-    enum { HUGE_PAGE = 2 << 20 };
-    void *p = NULL;
-    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes) != 0) {
-        fail(err, STATUS_MEMORY, "out of memory: %zu bytes of repacked weights", bytes);
-        return NULL;
-    }
-#ifdef MADV_HUGEPAGE
-    if (bytes >= HUGE_PAGE)
-        madvise(p, bytes, MADV_HUGEPAGE);
-#endif
-    return p;
-}
-
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
 {
     const struct tensor *t = w->t;
@@ -59,7 +40,7 @@ bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
     struct pack_job job = { w, (int)((t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(t->format, t->cols) };
     int tiles = job.tiles * (int)t->mats;
     w->packed_bytes = (size_t)tiles * job.tile_bytes;
-    w->packed = large_pages(w->packed_bytes, err);
+    w->packed = kernels_large_pages(w->packed_bytes, err);
     if (!w->packed)
         return false;
     pool_run(pool, tiles, pack_tile, &job);

@@ -31,6 +31,8 @@ struct tile_ops {
     int group;              /* activation rows of the widest integer tile; every width[] divides the group's work */
     const int *widths;      /* widths there are kernels for, falling, 1 last */
     int float_group;
+    /* Words (a multiple of 4) of 16 rows, row_bytes apart, to out [word][16], each byte xored with flip; or NULL. */
+    void (*transpose)(const uint8_t *rows, size_t row_bytes, int words, int flip, uint8_t *out);
     /* Round n <= 256 columns of one row: codes and the scale of each 32-block. */
     void (*round)(enum rounding kind, const float *x, int n, int16_t *codes, float *scale);
     void (*expand)(enum format_id f, const uint8_t *chunk, int blocks, bool wide, struct expanded *out);
