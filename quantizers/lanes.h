@@ -14,6 +14,10 @@ typedef __m512 vf;
 #define vf_load(p) _mm512_loadu_ps(p)
 #define vf_store(p, v) _mm512_storeu_ps(p, v)
 #define vf_abs(v) _mm512_abs_ps(v)
+typedef __m512d vd;
+#define vd_set(x) _mm512_set1_pd(x)
+#define vd_load(p) _mm512_loadu_pd(p)
+#define vd_store(p, v) _mm512_storeu_pd(p, v)
 #define vf_if_less(a, b, yes, no) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
 #elif defined(__AVX__)
 #include <immintrin.h>
@@ -24,6 +28,10 @@ typedef __m256 vf;
 #define vf_load(p) _mm256_loadu_ps(p)
 #define vf_store(p, v) _mm256_storeu_ps(p, v)
 #define vf_abs(v) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v)
+typedef __m256d vd;
+#define vd_set(x) _mm256_set1_pd(x)
+#define vd_load(p) _mm256_loadu_pd(p)
+#define vd_store(p, v) _mm256_storeu_pd(p, v)
 #define vf_if_less(a, b, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
 #elif defined(__SSE2__)
 #include <emmintrin.h>
@@ -34,6 +42,10 @@ typedef __m128 vf;
 #define vf_load(p) _mm_loadu_ps(p)
 #define vf_store(p, v) _mm_storeu_ps(p, v)
 #define vf_abs(v) _mm_andnot_ps(_mm_set1_ps(-0.0f), v)
+typedef __m128d vd;
+#define vd_set(x) _mm_set1_pd(x)
+#define vd_load(p) _mm_loadu_pd(p)
+#define vd_store(p, v) _mm_storeu_pd(p, v)
 static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
 {
     vf m = _mm_cmplt_ps(a, b);
@@ -47,10 +59,14 @@ typedef float vf;
 #define vf_load(p) (*(p))
 #define vf_store(p, v) (*(p) = (v))
 #define vf_abs(v) ((v) < 0 ? -(v) : (v))
+typedef double vd;
+#define vd_set(x) ((double)(x))
+#define vd_load(p) (*(p))
+#define vd_store(p, v) (*(p) = (v))
 #define vf_if_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
 #endif
 
-enum { VF_LANES = sizeof(vf) / sizeof(float) };
+enum { VF_LANES = sizeof(vf) / sizeof(float), VD_LANES = sizeof(vd) / sizeof(double) };
 
 /* Round half to even; exact for |x| < 2^22. */
 #define vf_rint(x) (((x) + vf_set(12582912.0f)) - vf_set(12582912.0f))

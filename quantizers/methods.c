@@ -1,4 +1,5 @@
 /* methods.c - quantizers[]: a row a method. */
+#include "gptq.h"
 #include "imatrix.h"
 #include "job.h"
 #include "lattice.h"
@@ -7,6 +8,7 @@ static const char *const file_recipes[] = {
     "q4_0", "q8_0", "q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q4_1", "q5_0", "q5_1", "iq4_nl", "iq4_xs", "q3_k_l",
     "q3_k_m", "q3_k_s", "q2_k", "google-q4_0", "q4_0-q8_0", "bf16", "f16", "f32", "q4_k", "q5_k", "q3_k", NULL,
 };
+static const char *const solved_recipes[] = { "q4_0", "q4_1", "q4_k_s", "q4_k_m", "iq4_nl", "google-q4_0", "q4_0-q8_0", "q4_k", NULL };
 static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", NULL };
 
 static bool keep_lattice(const struct part *p, const float *x, void *out)
@@ -24,6 +26,8 @@ const struct method methods[] = {
       .default_format = "q4_0", .load = imatrix_load },
     { .info = { "lattice", "QAT checkpoints: blocks already on a Q4_0 grid keep their codes, the rest is rounded", q4_0_recipes, false },
       .default_format = "q4_0", .row = keep_lattice, .row_name = "lattice" },
+    { .info = { "gptq", "rounding that makes up for each column's error in the later ones, against calibration inputs", solved_recipes, true },
+      .default_format = "q4_0", .prepare = gptq_prepare },
 };
 const int n_methods = (int)ARRAY_LEN(methods);
 

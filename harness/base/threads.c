@@ -15,8 +15,8 @@ struct pool {
     pthread_cond_t wake, done;
     void (*job)(void *, int, int);
     void *ctx;
-    int jobs, busy;
-    atomic_int next;
+    int jobs;
+    atomic_int next, busy;      /* next job; helpers that have not finished this round */
     _Atomic unsigned long round;
     bool stop;
 };
@@ -26,9 +26,18 @@ struct start {
     int thread;
 };
 
-/* Jobs of a forward pass follow each other within microseconds; spinning a little before sleeping
- * saves two wake-ups for each of them. */
-enum { SPINS = 4000 };
+/* Jobs of a forward pass follow each other within microseconds; spinning for some 20 us before sleeping
+ * saves two wake-ups for each of them, and costs little where the processor is shared. */
+enum { SPINS = 400 };
+
+static void spin_once(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    sched_yield();
+#endif
+}
 
 static void work(struct pool *p, int thread)
 {
@@ -44,11 +53,7 @@ static void *thread_main(void *arg)
     unsigned long seen = 0;
     for (;;) {
         for (int i = 0; i < SPINS && atomic_load_explicit(&p->round, memory_order_acquire) == seen; i++)
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#else
-            sched_yield();
-#endif
+            spin_once();
         pthread_mutex_lock(&p->lock);
         while (atomic_load(&p->round) == seen && !p->stop)
             pthread_cond_wait(&p->wake, &p->lock);
@@ -58,10 +63,11 @@ static void *thread_main(void *arg)
         if (stop)
             return NULL;
         work(p, s.thread);
-        pthread_mutex_lock(&p->lock);
-        if (--p->busy == 0)
+        if (atomic_fetch_sub(&p->busy, 1) == 1) {
+            pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
-        pthread_mutex_unlock(&p->lock);
+            pthread_mutex_unlock(&p->lock);
+        }
     }
 }
 
@@ -138,14 +144,18 @@ void pool_run(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx
     p->job = job;
     p->ctx = ctx;
     p->jobs = jobs;
-    p->busy = p->threads - 1;
+    atomic_store(&p->busy, p->threads - 1);
     atomic_store(&p->next, 0);
     atomic_fetch_add(&p->round, 1);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     work(p, 0);
+    for (int i = 0; i < SPINS && atomic_load_explicit(&p->busy, memory_order_acquire); i++)
+        spin_once();
+    if (!atomic_load(&p->busy))
+        return;
     pthread_mutex_lock(&p->lock);
-    while (p->busy)
+    while (atomic_load(&p->busy))
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }

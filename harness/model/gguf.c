@@ -242,7 +242,7 @@ static bool place_tensor(struct cursor *c, struct model_files *f, struct info *i
 static bool read_one(struct model_files *f, const char *path, bool first, struct error *err)
 {
     struct mapping *map;
-    uint64_t n_tensors, n_kv, alignment = 32;
+    uint64_t n_tensors = 0, n_kv = 0, alignment = 32;
     if (!files_add_map(f, path, &map, err))
         return false;
     struct cursor c = { f->paths[f->n_maps - 1], map->data, map->size, 0, true, err };

@@ -12,6 +12,7 @@ static char *kept(struct doc *d, const char *s, size_t len)
     return copy ? copy : (char *)(uintptr_t)"";
 }
 
+static char *format_kept(struct doc *d, const char *format, va_list ap) __attribute__((format(printf, 2, 0)));
 static char *format_kept(struct doc *d, const char *format, va_list ap)
 {
     va_list again;

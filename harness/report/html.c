@@ -71,7 +71,7 @@ static void html_table(const struct block *b, struct text *t)
 static const char *themed_colour(const char *p, size_t *len)
 {
     int red, green, blue, used = 0;
-    if (str_starts(p, "#ffffff")) {
+    if (str_starts(p, "#ffffff") || str_starts(p, "#FFFFFF")) {
         red = green = blue = 255;
         used = 7;
     } else if (!str_starts(p, "rgb(") || sscanf(p, "rgb(%d,%d,%d)%n", &red, &green, &blue, &used) != 3 || used == 0) {

@@ -68,13 +68,13 @@ static bool add_metric(struct study *st, const struct arm *model, const struct g
     x->c.exploratory = exploratory;
     if (!pairs_read(st, b, m, metric, &x->pairs, &x->c.n, err))
         return false;
-    if (x->c.n == 0 && exploratory) {
-        st->n--;                                    /* only one of the two has this metric */
+    if (exploratory && (x->c.n == 0 || (!st->common && x->c.n < b->items))) {
+        st->n--;                                    /* one of the two lacks this metric somewhere */
         return true;
     }
-    if (x->c.n == 0)
-        return fail(err, STATUS_INPUT, "task %s: no item of %s (run %s) and %s (run %s) has a score for the primary metric \"%s\"",
-                    b->task, st->base.shown, b->runs, model->shown, m->runs, metric);
+    if (x->c.n == 0 || (!st->common && x->c.n < b->items))
+        return fail(err, STATUS_INPUT, "task %s: only %d of %d items have a score for \"%s\" in both %s (run %s) and %s (run %s)",
+                    b->task, x->c.n, b->items, metric, st->base.shown, b->runs, model->shown, m->runs);
     return contrast_measure(x, st->alpha, err);
 }
 
@@ -241,7 +241,8 @@ static void sort_contrasts(struct study *st)
 
 bool study_make(struct study *st, struct store *s, const struct report_options *o, struct error *err)
 {
-    *st = (struct study){ .s = s, .margin = (o->margin > 0 ? o->margin : 1) / 100, .alpha = o->alpha > 0 ? o->alpha : .05 };
+    *st = (struct study){ .s = s, .common = o->common_items,
+                          .margin = (o->margin > 0 ? o->margin : 1) / 100, .alpha = o->alpha > 0 ? o->alpha : .05 };
     bool ok = (o->base && *o->base) || fail(err, STATUS_USAGE, "no base model was named");
     ok = ok && groups_read(st, err) && arm_resolve(st, o->base, &st->base, err) && find_models(st, o, err) &&
          check_models(st, err) && add_all(st, o, err);

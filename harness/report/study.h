@@ -45,6 +45,7 @@ struct study {
     struct contrast *contrasts;
     int n;
     double margin, alpha;       /* margin as a share */
+    bool common;                /* only the items both have */
 };
 bool study_make(struct study *st, struct store *s, const struct report_options *o, struct error *err);
 void study_free(struct study *st);

@@ -15,7 +15,6 @@ right = (right > 1.5 * margin ? right : 1.5 * margin)
 pad = .06 * (right - left)
 set terminal svg size 860,(110 + 26 * rows) dynamic font "sans-serif,13" background "#ffffff" name "forest"
 set output out
-set pointintervalbox 0
 set border 1 linecolor rgb "#7b8794"
 set tics textcolor rgb "#1f2933"
 set xlabel "delta to the base, points" textcolor rgb "#1f2933"

@@ -11,7 +11,6 @@ high = STATS_max
 pad = .1 * (high - low) + .1
 set terminal svg size 860,340 dynamic font "sans-serif,13" background "#ffffff" name "history"
 set output out
-set pointintervalbox 0
 set border 3 linecolor rgb "#7b8794"
 set tics textcolor rgb "#1f2933" nomirror out
 set xtics rotate by -35 noenhanced

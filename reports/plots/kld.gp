@@ -8,7 +8,6 @@ rows = STATS_records
 above(x) = (x > 1e-7 ? x : 1e-7)
 set terminal svg size 860,(100 + 34 * rows) dynamic font "sans-serif,13" background "#ffffff" name "kld"
 set output out
-set pointintervalbox 0
 set border 1 linecolor rgb "#7b8794"
 set tics textcolor rgb "#1f2933"
 set logscale x

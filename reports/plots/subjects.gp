@@ -11,7 +11,6 @@ right = STATS_max
 pad = .04 * (right - left) + .2
 set terminal svg size 860,(90 + 17 * rows) dynamic font "sans-serif,12" background "#ffffff" name "subjects"
 set output out
-set pointintervalbox 0
 set border 1 linecolor rgb "#7b8794"
 set tics textcolor rgb "#1f2933"
 set xlabel "delta to the base, points" textcolor rgb "#1f2933"

@@ -145,7 +145,7 @@ static void test_same_rows(void **state)
 {
     (void)state;
     static const struct setting settings[] = {
-        { 1, 0, 0, 0, true }, { 1, 0, 0, 0, false }, { 2, 32, 1, 1, true }, { 2, 512, 7, 5, true }, { 2, 48, 5, 3, false },
+        { 1, 0, 0, 0, true }, { 2, 512, 7, 5, false }, { 2, 48, 1, 2, true },
     };
     if (!open_stories())
         skip();

@@ -1,0 +1,306 @@
+/* gptq.c - calibrated rounding of a whole model, layer by layer.
+ *
+ * Every matrix is rounded against the inputs it will really see: upstream layers are already rounded, and inside a
+ * layer q, k, v come before the attention output, that before gate and up, those before down (true-sequential).  Each
+ * such stage costs one more pass of the calibration tokens through the layer; stages=half takes attention and
+ * feed-forward at once each, stages=layer the whole layer. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blocks.h"
+#include "calibrate.h"
+#include "gptq.h"
+#include "solve.h"
+
+/* ---- which matrices share an input, and when they are taken ---- */
+
+static const struct {
+    const char *suffix, *leader;        /* the leader's inputs are the group's */
+    int stage[3];                       /* full, half, layer */
+} members[] = {
+    { "attn_q.weight", "attn_q.weight", { 0, 0, 0 } },
+    { "attn_k.weight", "attn_q.weight", { 0, 0, 0 } },
+    { "attn_v.weight", "attn_q.weight", { 0, 0, 0 } },
+    { "attn_output.weight", "attn_output.weight", { 1, 0, 0 } },
+    { "ffn_gate.weight", "ffn_gate.weight", { 2, 1, 0 } },
+    { "ffn_up.weight", "ffn_gate.weight", { 2, 1, 0 } },
+    { "ffn_gate_up_exps.weight", "ffn_gate_up_exps.weight", { 2, 1, 0 } },
+    { "ffn_gate_exps.weight", "ffn_gate_exps.weight", { 2, 1, 0 } },
+    { "ffn_up_exps.weight", "ffn_gate_exps.weight", { 2, 1, 0 } },
+    { "ffn_down.weight", "ffn_down.weight", { 3, 1, 0 } },
+    { "ffn_down_exps.weight", "ffn_down_exps.weight", { 3, 1, 0 } },
+    { "inp_gate.weight", "inp_gate.weight", { 4, 1, 0 } },
+    { "proj.weight", "proj.weight", { 5, 1, 0 } },
+};
+static const int stage_count[3] = { 6, 2, 1 };
+static const char *const stage_names[] = { "full", "half", "layer" };
+
+static int member_of(const char *name)
+{
+    const char *dot = str_starts(name, "blk.") ? strchr(name + 4, '.') : NULL;
+    for (size_t i = 0; dot && i < ARRAY_LEN(members); i++)
+        if (strcmp(dot + 1, members[i].suffix) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* ---- captured inputs ---- */
+
+struct unit {                   /* one Hessian: a leader's matrix */
+    const char *leader;         /* suffix */
+    struct part *part;          /* the leader, or the first member that is there */
+    int64_t mat;
+    struct hessian h;
+};
+struct capture {
+    struct job *job;
+    int layer;
+    struct unit *units;
+    int n, from, to;            /* those that this pass fills */
+};
+
+static void see(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
+{
+    struct capture *c = ctx;
+    (void)cols;
+    for (int i = c->from; i < c->to; i++)
+        if (c->units[i].mat == (expert > 0 ? expert : 0) && strcmp(c->units[i].part->source->name, name) == 0)
+            hessian_add(&c->units[i].h, c->job->pool, x, n, ld);
+}
+
+/* ---- settings ---- */
+
+struct plan {
+    struct solve_options solve;
+    int stages;                 /* index of stage_names */
+    double memory;              /* bytes for Hessians of one pass */
+};
+
+static bool one_of(const struct quantize_options *o, const char *key, const char *const *words, int n, int *out, struct error *err)
+{
+    const char *s = setting_text(o, key, words[*out]);
+    for (int i = 0; i < n; i++)
+        if (strcmp(s, words[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    const char *near = nearest_word(s, words, (size_t)n);
+    return fail(err, STATUS_USAGE, "setting %s=%s: expected one of %s ..%s%s", key, s, words[0], near ? "; did you mean " : "", near ? near : "");
+}
+
+/* Full staging while it costs little; the whole layer at once when a pass takes minutes. */
+static int usual_stages(const struct job *j)
+{
+    double weights = 0, tokens = (double)j->calibration->rows * j->calibration->tokens;
+    for (int i = 0; i < j->n_parts; i++)
+        if (j->parts[i].matrix)
+            weights += (double)(j->parts[i].source->cols * j->parts[i].source->rows * j->parts[i].source->mats);
+    double flop = 2 * weights * tokens;
+    return flop < 2e13 ? 0 : flop < 5e13 ? 1 : 2;
+}
+
+static bool read_plan(const struct job *j, struct plan *p, struct error *err)
+{
+    static const char *const algorithms[] = { "gptq", "cd", "rtn" }, *const orders[] = { "act", "natural" };
+    int algorithm = 0, order = 0;
+    double passes, mib;
+    p->stages = usual_stages(j);
+    bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
+              one_of(j->o, "stages", stage_names, 3, &p->stages, err) &&
+              setting_number(j->o, "damp", 0, 1, 0, &p->solve.damp, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
+              setting_number(j->o, "memory", 1, 1e7, 2048, &mib, err);
+    p->solve.algorithm = (enum algorithm)algorithm;
+    p->solve.act_order = order == 0;
+    p->solve.passes = ok ? (int)passes : 0;
+    p->memory = mib * 1048576;
+    return ok;
+}
+
+/* ---- one matrix ---- */
+
+static void decode_error(const struct part *p, const float *w, int64_t mat, double *error, double *power)
+{
+    const struct tensor *t = p->source;
+    int64_t bytes = format_row_bytes(p->to, t->cols);
+    float *back = malloc((size_t)t->cols * sizeof *back);
+    for (int64_t r = 0; back && r < t->rows; r++) {
+        formats[p->to].to_f32(p->data + (mat * t->rows + r) * bytes, back, t->cols);
+        for (int64_t c = 0; c < t->cols; c++) {
+            double x = (double)w[r * t->cols + c], e = x - (double)back[c];
+            *error += e * e;
+            *power += x * x;
+        }
+    }
+    free(back);
+}
+
+/* Formats without a grid of ours (Q6_K in the mixed recipes, fallbacks): the format's own search, weighted by diag(H). */
+static bool weighted_matrix(struct part *p, const float *w, int64_t mat, const struct hessian *h, struct error *err)
+{
+    const struct tensor *t = p->source;
+    int64_t bytes = format_row_bytes(p->to, t->cols);
+    float *importance = mem_new((size_t)t->cols, sizeof *importance, err);
+    if (!importance)
+        return false;
+    for (int64_t c = 0; c < t->cols; c++)
+        importance[c] = h->tokens ? (float)h->h[(size_t)c * h->ld + (size_t)c] : 1;
+    for (int64_t r = 0; r < t->rows; r++)
+        quantize_row(p->to, w + r * t->cols, importance, p->data + (mat * t->rows + r) * bytes, t->cols);
+    free(importance);
+    return true;
+}
+
+static void note_fallback(struct job *j, struct part *p, int64_t mat, const char *what, const struct hessian *h)
+{
+    text_printf(&j->fallbacks, "%s[%lld]: %s (%lld tokens, %d columns)\n", p->source->name, (long long)mat, what, (long long)h->tokens, h->n);
+    job_warn(j, "%s, matrix %lld: %s; it saw %lld tokens for %d columns", p->source->name, (long long)mat, what, (long long)h->tokens, h->n);
+}
+
+static bool round_matrix(struct job *j, const struct plan *plan, struct part *p, int64_t mat, const float *w,
+                         const struct hessian *h, double *loss, struct error *err)
+{
+    const struct tensor *t = p->source;
+    const struct grid *g = grid_find(p->to, j->format);
+    uint64_t bytes = (uint64_t)(t->rows * format_row_bytes(p->to, t->cols));
+    struct solve_options o = plan->solve;
+    struct solution s;
+    if (!g) {
+        p->method = "rtn imatrix";
+        *loss = NAN;
+        return weighted_matrix(p, w, mat, h, err);
+    }
+    if (t->mats > 1 && h->tokens < 4 * h->n && o.algorithm == ALGORITHM_GPTQ) {
+        o.algorithm = ALGORITHM_RTN;            /* a rare expert: its inputs tell sizes, not correlations */
+        note_fallback(j, p, mat, h->tokens < 32 ? "plain rounding, the expert was hardly called" : "scales by importance only, the expert was rarely called", h);
+    }
+    if (!solve_matrix(g, w, (int)t->rows, (int)t->cols, h, &o, j->pool, &s, err))
+        return fail_in(err, "%s", t->name);
+    memcpy(p->data + (uint64_t)mat * bytes, s.bytes, bytes);
+    free(s.bytes);
+    static const char *const names[] = { "gptq", "cd", "rtn diag" };
+    p->method = names[o.algorithm];
+    if (o.algorithm == ALGORITHM_GPTQ && !s.factored) {
+        p->method = "fallback cd";
+        note_fallback(j, p, mat, "no factorisation up to damp 1, coordinate descent instead", h);
+    }
+    if (s.subnormal)
+        job_warn(j, "%s: %lld blocks have an fp16 scale below 2^-14", t->name, (long long)s.subnormal);
+    *loss = s.loss;
+    return true;
+}
+
+/* All members of a unit's group, for its matrix number. */
+static bool round_group(struct job *j, const struct plan *plan, struct unit *u, int layer, struct error *err)
+{
+    bool ok = true;
+    if (!hessian_finish(&u->h))
+        return fail(err, STATUS_INPUT, "layer %d: the inputs of %s are not all finite", layer, u->part->source->name);
+    for (int i = 0; ok && i < j->n_parts; i++) {
+        struct part *p = &j->parts[i];
+        int k = p->layer == layer && p->matrix ? member_of(p->source->name) : -1;
+        if (k < 0 || strcmp(members[k].leader, u->leader) || u->mat >= p->source->mats)
+            continue;
+        const struct tensor *t = p->source;
+        float *w = mem_new_aligned((size_t)(t->rows * t->cols), sizeof *w, err);
+        double loss = NAN, error = 0, power = 0;
+        if (!p->data)
+            p->data = mem_new((size_t)(t->rows * t->mats), (size_t)format_row_bytes(p->to, t->cols), err);
+        ok = w && p->data && part_matrix(j, p, u->mat, w, err) && round_matrix(j, plan, p, u->mat, w, &u->h, &loss, err);
+        if (ok) {
+            decode_error(p, w, u->mat, &error, &power);
+            double rms = power > 0 ? sqrt(error / power) : 0, share = 1.0 / (double)t->mats;
+            p->rms = (u->mat ? p->rms : 0) + rms * share;
+            p->loss = (u->mat ? p->loss : 0) + loss * share;
+        }
+        free(w);
+    }
+    return ok;
+}
+
+/* ---- one stage ---- */
+
+static bool list_units(struct job *j, int layer, const struct plan *plan, int stage, struct unit **out, int *n, struct error *err)
+{
+    size_t cap = 0;
+    *out = NULL;
+    *n = 0;
+    for (int i = 0; i < j->n_parts; i++) {
+        struct part *p = &j->parts[i];
+        int k = p->layer == layer && p->matrix ? member_of(p->source->name) : -1;
+        if (k < 0 || members[k].stage[plan->stages] != stage)
+            continue;
+        bool have = false;
+        for (int u = 0; u < *n; u++)
+            have |= strcmp((*out)[u].leader, members[k].leader) == 0;
+        for (int64_t m = 0; !have && m < p->source->mats; m++) {
+            if (!mem_grow(out, &cap, (size_t)*n + 1, sizeof **out, err))
+                return false;
+            (*out)[(*n)++] = (struct unit){ .leader = members[k].leader, .part = p, .mat = m };
+        }
+    }
+    return true;
+}
+
+/* As many units as fit into memory are captured in one pass over the calibration tokens, then rounded. */
+static bool run_stage(struct job *j, struct pass *s, const struct plan *plan, int layer, int stage, struct error *err)
+{
+    struct capture c = { .job = j, .layer = layer };
+    const struct engine_tap tap = { see, &c };
+    bool ok = list_units(j, layer, plan, stage, &c.units, &c.n, err);
+    for (c.from = 0; ok && c.from < c.n; c.from = c.to) {
+        double used = 0;
+        for (c.to = c.from; ok && c.to < c.n; c.to++) {
+            double n = (double)c.units[c.to].part->source->cols;
+            if (c.to > c.from && used + 8 * n * n > plan->memory)
+                break;
+            used += 8 * n * n;
+            ok = hessian_open(&c.units[c.to].h, (int)n, err);
+        }
+        ok = ok && pass_layer(s, layer, &tap, false, "calibrate", err);
+        for (int u = c.from; u < c.to; u++) {
+            ok = ok && round_group(j, plan, &c.units[u], layer, err);
+            hessian_close(&c.units[u].h);
+        }
+    }
+    free(c.units);
+    return ok;
+}
+
+/* From here on the engine multiplies with what was written. */
+static bool replace_stage(struct job *j, struct pass *s, const struct plan *plan, int layer, int stage, struct error *err)
+{
+    for (int i = 0; i < j->n_parts; i++) {
+        struct part *p = &j->parts[i];
+        int k = p->layer == layer && p->data ? member_of(p->source->name) : -1;
+        if (k < 0 || members[k].stage[plan->stages] != stage)
+            continue;
+        struct tensor t = *p->source;
+        t.format = p->to;
+        t.data = p->data;
+        t.bytes = (uint64_t)(t.rows * t.mats) * (uint64_t)format_row_bytes(p->to, t.cols);
+        t.col_perm = NULL;
+        if (!engine_replace(s->engine, &t, err))
+            return false;
+    }
+    return true;
+}
+
+bool gptq_prepare(struct job *j, struct error *err)
+{
+    struct pass s = { 0 };
+    struct plan plan;
+    int layers = j->model->config.n_layers;
+    bool ok = pass_open(&s, j, err) && read_plan(j, &plan, err);
+    for (int l = 0; ok && l < layers; l++) {
+        job_progress(j, "quantize layer", l, layers);
+        for (int stage = 0; ok && stage < stage_count[plan.stages]; stage++)
+            ok = run_stage(j, &s, &plan, l, stage, err) && replace_stage(j, &s, &plan, l, stage, err);
+        if (ok && l + 1 < layers)
+            ok = pass_layer(&s, l, NULL, true, "calibrate", err);
+    }
+    pass_close(&s);
+    if (ok)
+        text_printf(&j->notes, "stages=%s\n", stage_names[plan.stages]);
+    return ok;
+}

@@ -1,0 +1,188 @@
+#define LINEAR_SET linear_generic
+#include "linear_lanes.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct linear_kernels *linear_best(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return &linear_avx512;
+    if (__builtin_cpu_supports("avx2"))
+        return &linear_avx2;
+#endif
+    return &linear_generic;
+}
+
+/* Job number -> the tile (i, j), i <= j, of a triangle. */
+static void triangle(int job, int *i, int *j)
+{
+    *j = (int)((sqrt(8.0 * job + 1) - 1) / 2);
+    while ((*j + 1) * (*j + 2) / 2 <= job)
+        ++*j;
+    while (*j * (*j + 1) / 2 > job)
+        --*j;
+    *i = job - *j * (*j + 1) / 2;
+}
+
+/* ---- sum of x x' ---- */
+
+bool hessian_open(struct hessian *h, int n, struct error *err)
+{
+    *h = (struct hessian){ .n = n, .ld = (size_t)(n + PANEL - 1) / PANEL * PANEL };
+    h->h = mem_new_aligned(h->ld * h->ld, sizeof *h->h, err);
+    h->packed = h->h ? mem_new_aligned(h->ld * CHUNK, sizeof *h->packed, err) : NULL;
+    if (h->packed)
+        return true;
+    hessian_close(h);
+    return false;
+}
+
+void hessian_close(struct hessian *h)
+{
+    free(h->h);
+    free(h->packed);
+    *h = (struct hessian){ 0 };
+}
+
+struct add {
+    struct hessian *h;
+    const float *x;
+    int rows;
+    size_t ld;
+};
+
+static void pack_panel(void *ctx, int p, int thread)
+{
+    (void)thread;
+    const struct add *a = ctx;
+    int left = a->h->n - p * PANEL, width = left < PANEL ? left : PANEL;
+    float *to = a->h->packed + (size_t)p * PANEL * CHUNK;
+    for (int t = 0; t < a->rows; t++, to += PANEL) {
+        memcpy(to, a->x + (size_t)t * a->ld + (size_t)p * PANEL, (size_t)width * sizeof *to);
+        memset(to + width, 0, (size_t)(PANEL - width) * sizeof *to);
+    }
+}
+
+static void add_tile(void *ctx, int job, int thread)
+{
+    (void)thread;
+    const struct add *a = ctx;
+    int i, j;
+    triangle(job, &i, &j);
+    const float *p = a->h->packed;
+    linear_best()->syrk(a->rows, p + (size_t)i * PANEL * CHUNK, p + (size_t)j * PANEL * CHUNK,
+                        a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
+}
+
+void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld)
+{
+    int panels = (int)(h->ld / PANEL);
+    for (int at = 0; at < rows; at += CHUNK) {
+        struct add a = { h, x + (size_t)at * ld, rows - at < CHUNK ? rows - at : CHUNK, ld };
+        pool_run(pool, panels, pack_panel, &a);
+        pool_run(pool, panels * (panels + 1) / 2, add_tile, &a);
+    }
+    h->tokens += rows;
+}
+
+bool hessian_finish(struct hessian *h)
+{
+    double scale = h->tokens ? 1.0 / (double)h->tokens : 0;
+    bool finite = true;
+    for (size_t i = 0; i < (size_t)h->n; i++)
+        for (size_t j = i; j < (size_t)h->n; j++) {
+            double v = h->h[i * h->ld + j] * scale;
+            finite &= isfinite(v) != 0;
+            h->h[i * h->ld + j] = h->h[j * h->ld + i] = v;
+        }
+    return finite;
+}
+
+/* ---- Cholesky, by panels: factor a diagonal tile, solve the panel below it, downdate what is left ---- */
+
+struct factor {
+    double *a;
+    int n;
+    size_t ld;
+    int k;                      /* first column of the panel at hand */
+    double *packed;             /* the panel below the diagonal tile, transposed: tiles [PANEL k][PANEL i] */
+};
+
+static bool factor_tile(double *a, int n, size_t ld)
+{
+    for (int j = 0; j < n; j++) {
+        double d = a[(size_t)j * ld + (size_t)j];
+        for (int k = 0; k < j; k++)
+            d -= a[(size_t)j * ld + (size_t)k] * a[(size_t)j * ld + (size_t)k];
+        if (!(d > 0) || !isfinite(d))
+            return false;
+        d = sqrt(d);
+        a[(size_t)j * ld + (size_t)j] = d;
+        for (int i = j + 1; i < n; i++) {
+            double s = a[(size_t)i * ld + (size_t)j];
+            for (int k = 0; k < j; k++)
+                s -= a[(size_t)i * ld + (size_t)k] * a[(size_t)j * ld + (size_t)k];
+            a[(size_t)i * ld + (size_t)j] = s / d;
+        }
+    }
+    return true;
+}
+
+/* Rows of one tile below: X L' = A, worked with the tile transposed so that its rows are lanes. */
+static void solve_tile(void *ctx, int tile, int thread)
+{
+    (void)thread;
+    const struct factor *f = ctx;
+    int first = f->k + PANEL * (tile + 1), rows = f->n - first < PANEL ? f->n - first : PANEL;
+    double *t = f->packed + (size_t)tile * PANEL * PANEL;
+    for (int k = 0; k < PANEL; k++)
+        for (int i = 0; i < PANEL; i++)
+            t[k * PANEL + i] = i < rows ? f->a[(size_t)(first + i) * f->ld + (size_t)(f->k + k)] : 0;
+    for (int k = 0; k < PANEL; k++) {
+        const double *l = f->a + (size_t)(f->k + k) * f->ld + (size_t)f->k;
+        for (int i = 0; i < PANEL; i += VD_LANES) {
+            vd sum = vd_load(t + k * PANEL + i);
+            for (int p = 0; p < k; p++)
+                sum = sum - vd_load(t + p * PANEL + i) * vd_set(l[p]);
+            vd_store(t + k * PANEL + i, sum / vd_set(l[k]));
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < PANEL; k++)
+            f->a[(size_t)(first + i) * f->ld + (size_t)(f->k + k)] = t[k * PANEL + i];
+}
+
+static void downdate_tile(void *ctx, int job, int thread)
+{
+    (void)thread;
+    const struct factor *f = ctx;
+    int i, j;
+    triangle(job, &i, &j);      /* i <= j: tile row j, tile column i of the lower half */
+    size_t row = (size_t)(f->k + PANEL * (j + 1)), col = (size_t)(f->k + PANEL * (i + 1));
+    linear_best()->downdate(PANEL, f->packed + (size_t)j * PANEL * PANEL, f->packed + (size_t)i * PANEL * PANEL,
+                            f->a + row * f->ld + col, f->ld);
+}
+
+bool cholesky(double *a, int n, size_t ld, struct pool *pool, struct error *err)
+{
+    struct factor f = { a, n, ld, 0, mem_new_aligned(ld * PANEL, sizeof(double), err) };
+    bool ok = f.packed != NULL;
+    for (f.k = 0; ok && f.k < n; f.k += PANEL) {
+        int width = n - f.k < PANEL ? n - f.k : PANEL;
+        if (!factor_tile(a + (size_t)f.k * ld + (size_t)f.k, width, ld)) {
+            ok = fail(err, STATUS_INPUT, "not positive definite at column %d of %d", f.k, n);
+            break;
+        }
+        int below = (n - f.k - 1) / PANEL;
+        if (f.k + PANEL < n) {
+            pool_run(pool, below, solve_tile, &f);
+            pool_run(pool, below * (below + 1) / 2, downdate_tile, &f);
+        }
+    }
+    free(f.packed);
+    return ok;
+}

@@ -1,0 +1,42 @@
+/* linear.h - the linear algebra of calibrated quantizers: H = sum x x', factors of H, and products with rows of
+ * weights held WIDE side by side.
+ *
+ * Products within a chunk of tokens are summed in float32, chunks in float64.  Work is split by tiles of the result,
+ * never inside a sum, and nothing is contracted: the same bits for any thread count and instruction set. */
+#ifndef QDELTA_QUANTIZERS_LINEAR_H
+#define QDELTA_QUANTIZERS_LINEAR_H
+
+#include "base/base.h"
+
+enum { WIDE = 16, PANEL = 64, CHUNK = 256 };
+
+struct linear_kernels {
+    /* h[i][j] += sum over t < n of a[t][i] b[t][j], PANEL x PANEL, a and b packed [n][PANEL] */
+    void (*syrk)(int n, const float *a, const float *b, double *h, size_t ld);
+    /* c[i][j] -= sum over k < n of a[k][i] b[k][j], packed [n][PANEL] */
+    void (*downdate)(int n, const double *a, const double *b, double *c, size_t ld);
+    /* w[j] += sum over k < n of e[k] t[j][k], for j < rows; w and e are [..][WIDE] */
+    void (*update)(int rows, int n, const float *t, size_t ld, const float *e, float *w);
+};
+extern const struct linear_kernels linear_generic, linear_avx2, linear_avx512;
+const struct linear_kernels *linear_best(void);
+
+/* ---- sum of x x' ---- */
+struct hessian {
+    int n;                      /* columns */
+    int64_t tokens;
+    double *h;                  /* [n][n] after hessian_finish: symmetric, mean over tokens */
+    size_t ld;                  /* n rounded up to PANEL */
+    float *packed;              /* room for one chunk */
+};
+bool hessian_open(struct hessian *h, int n, struct error *err);
+void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld);
+/* Fill the lower half and divide by tokens; false when an input was not finite. */
+bool hessian_finish(struct hessian *h);
+void hessian_close(struct hessian *h);
+
+/* ---- factors ---- */
+/* a [n][ld], symmetric: lower half becomes L with L L' = a.  False: not positive definite. */
+bool cholesky(double *a, int n, size_t ld, struct pool *pool, struct error *err);
+
+#endif

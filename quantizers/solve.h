@@ -1,0 +1,81 @@
+/* solve.h - rounding of whole matrices against their inputs: the GPTQ sweep and coordinate descent, WIDE rows of
+ * weights side by side. */
+#ifndef QDELTA_QUANTIZERS_SOLVE_H
+#define QDELTA_QUANTIZERS_SOLVE_H
+
+#include "job.h"
+#include "linear.h"
+
+/* A scalar grid: value = s c + m with whole c in [lo, hi], or s times an iq4 value. */
+struct grid {
+    const char *name;
+    enum format_id format;      /* of the blocks */
+    int group;                  /* columns that share s and m */
+    int lo, hi;
+    bool codebook;              /* iq4 values, codes 0..15 */
+    bool refit;                 /* s may be chosen anew for each block of 32 (fp16) */
+    bool asymmetric;            /* of the group-wise int4 grids */
+};
+const struct grid *grid_find(enum format_id f, const char *format_name);
+
+enum { BLOCK = 32 };            /* s and m are kept for each 32 columns, whatever the group */
+
+/* Scales of one row by importance h (the diagonal of H), stored ones; bytes gets the headers of its blocks. */
+void grid_fit(const struct grid *g, const float *w, const float *h, int n, float *s, float *m, uint8_t *bytes);
+/* Put codes (whole numbers c) and refitted scales into the blocks. */
+void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, uint8_t *bytes);
+
+/* ---- one group of WIDE rows; arrays are [..][WIDE] ---- */
+struct sweep {
+    const struct grid *grid;
+    int n;
+    const float *t;             /* [n][ld]: unit triangular factor, t[j][k] for k < j, in order of the sweep */
+    size_t ld;
+    const double *d;            /* [n]: loss of a unit error in column k */
+    const int *order;           /* [n]: original column of sweep position k */
+    const float *s, *inv, *m;   /* [n / 32] */
+    const float *original;      /* [n], original order */
+    float *w;                   /* [n], sweep order; used up */
+    float *codes;               /* [n], original order */
+    double *loss;               /* [WIDE] */
+};
+struct descent {
+    const struct grid *grid;
+    int n, passes;
+    const float *h;             /* [n][ld], symmetric, damped */
+    size_t ld;
+    const float *w;             /* [n] */
+    float *s, *inv;             /* changed by refits */
+    const float *m;
+    float *codes;
+    float *value, *gradient;    /* [n] each: what the codes stand for, H (value - w) */
+    int64_t changes;
+};
+struct solve_kernels {
+    void (*sweep)(const struct sweep *p);
+    void (*descend)(struct descent *p);
+};
+extern const struct solve_kernels solve_generic, solve_avx2, solve_avx512;
+const struct solve_kernels *solve_best(void);
+
+/* ---- one matrix ---- */
+struct solution {
+    double loss;                /* tr(E H E') / tr(W H W'), undamped H */
+    double plain_loss;          /* the same of rounding with the same scales and no compensation */
+    double damp;                /* used, relative to the mean of the diagonal */
+    bool factored;              /* false: coordinate descent alone */
+    int64_t subnormal;          /* blocks with an fp16 scale below 2^-14 */
+    uint8_t *bytes;             /* [rows] blocks of the grid's format; caller frees */
+};
+enum algorithm { ALGORITHM_GPTQ, ALGORITHM_CD, ALGORITHM_RTN };
+struct solve_options {
+    enum algorithm algorithm;
+    double damp;                /* 0: by tokens per column */
+    int passes;                 /* of coordinate descent after the sweep */
+    bool act_order;
+};
+/* w [rows][cols] row-major, H finished. */
+bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, const struct hessian *h,
+                  const struct solve_options *o, struct pool *pool, struct solution *out, struct error *err);
+
+#endif
