@@ -45,7 +45,7 @@ static const char *method_of(const struct model *m, char *buffer, size_t size)
     buffer[0] = '\0';
     if (model_metadata(m, &kv, &n, NULL))
         for (int i = 0; i < n; i++)
-            if (strcmp(kv[i].key, "qdelta.method") == 0 && kv[i].type == GGUF_STRING)
+            if (strcmp(kv[i].key, "qdelta.quantize.method") == 0 && kv[i].type == GGUF_STRING)
                 snprintf(buffer, size, "%.*s", (int)kv[i].value.s.len, kv[i].value.s.data);
     return buffer;
 }
