@@ -402,7 +402,7 @@ static void test_borders(void **state)
     (void)state;
     static const struct {
         const char *prompt, *delimiter, *choice, *context, *continuation;
-    } cases[] = {
+    } borders[] = {
         { "Q: ", "", "yes", "Q:", " yes" },
         { "Q:\n\xC2\xA0", " ", "yes", "Q:", "\n\xC2\xA0 yes" },
         { "Q:", " ", "yes", "Q:", " yes" },
@@ -412,21 +412,21 @@ static void test_borders(void **state)
     struct model m = { .path = "test", .tokenizer = byte_tokenizer() };
     struct task *t = open_task("tasks/mmlu/sample", 0, 0, PROMPT_STABLE);
     struct encoder c = { t, &m, CHAT_NONE };
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(borders); i++) {
         struct template *prompt = t->spec.prompt, *first = t->spec.choices.fixed[0], *description = t->spec.description;
         struct arena a = { 0 };
         struct request q;
         struct text context = { 0 }, continuation = { 0 };
         const char *delimiter = t->spec.target_delimiter;
-        MUST(template_new(&t->spec.prompt, cases[i].prompt, "test", &err));
-        MUST(template_new(&t->spec.choices.fixed[0], cases[i].choice, "test", &err));
-        t->spec.target_delimiter = cases[i].delimiter;
+        MUST(template_new(&t->spec.prompt, borders[i].prompt, "test", &err));
+        MUST(template_new(&t->spec.choices.fixed[0], borders[i].choice, "test", &err));
+        t->spec.target_delimiter = borders[i].delimiter;
         t->spec.description = NULL;
         MUST(request_encode(&c, 0, &a, &q, &err));
         for (int k = 1; k < q.seqs[0].n; k++)
             tokenizer_decode(m.tokenizer, q.seqs[0].ids[k], true, k < q.seqs[0].n_context ? &context : &continuation);
         CHECK(q.seqs[0].ids[0] == 256, "case %zu: begins with %d", i, q.seqs[0].ids[0]);
-        CHECK(strcmp(text_str(&context), cases[i].context) == 0 && strcmp(text_str(&continuation), cases[i].continuation) == 0,
+        CHECK(strcmp(text_str(&context), borders[i].context) == 0 && strcmp(text_str(&continuation), borders[i].continuation) == 0,
               "case %zu: \"%s\" + \"%s\"", i, text_str(&context), text_str(&continuation));
         template_free(t->spec.prompt);
         template_free(t->spec.choices.fixed[0]);
