@@ -30,7 +30,7 @@ class Story:
         self.holder = self.actors.pop()
         self.now = start_amount(rng)
         self.text = [f"{self.holder} has {self.now} {self.unit}."]
-        self.lines = []
+        self.lines, self.hard = [], 0
 
     def line(self, left, sign, right, result):
         self.lines.append(f"{left} {sign} {right} = {result} {self.unit}.")
@@ -55,7 +55,16 @@ class Story:
         return True
 
     def times(self):
-        k = self.rng.randint(2, 9)
+        return self.multiply(self.rng.randint(2, 9))
+
+    def times_large(self):
+        """The hard step: a product of two numbers of several digits, written down at once."""
+        if self.now < 11 or not self.multiply(self.rng.randint(11, max(11, min(99, LARGEST // self.now)))):
+            return False
+        self.hard += 1
+        return True
+
+    def multiply(self, k):
         if self.now * k > LARGEST:
             return False
         other = self.actors.pop()
@@ -97,20 +106,31 @@ class Story:
         return True
 
 
-STEPS = (Story.gain, Story.gain, Story.lose, Story.lose, Story.times, Story.share, Story.more, Story.join)
+STEPS = (Story.gain, Story.gain, Story.lose, Story.lose, Story.times, Story.share, Story.more, Story.join,
+         Story.times_large, Story.times_large)
 
 
-def problem(rng, steps):
-    """(question, answer); the answer is the worked solution with the `####` line."""
+def problem(rng, steps, hard=None):
+    """(question, answer); the answer is the worked solution with the `####` line. `hard`: whether
+    there is a hard step, None for as it comes."""
+    while True:
+        story = tell_story(rng, steps)
+        if hard is None or hard == (story.hard > 0):
+            break
+    question = " ".join(story.text) + f" How many {story.unit} does {story.holder} have now?"
+    return question, "\n".join(story.lines) + f"\n#### {story.now}"
+
+
+def tell_story(rng, steps):
     story = Story(rng)
     while len(story.lines) < steps:
         step = rng.choice(STEPS)
         if step is Story.join and len(story.lines) + 2 > steps:
             continue
         step(story)
-    question = " ".join(story.text) + f" How many {story.unit} does {story.holder} have now?"
-    return question, "\n".join(story.lines) + f"\n#### {story.now}"
+    return story
 
 
-def training_problem(rng):
-    return problem(rng, rng.randint(3, 6))
+def training_problem(rng, even=False):
+    """As the steps fall (a third have a hard one), or with and without a hard step equally often."""
+    return problem(rng, rng.randint(3, 6), rng.random() < 0.5 if even else None)

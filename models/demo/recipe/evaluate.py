@@ -1,9 +1,11 @@
 """Scores of models on the demonstration tasks, in float32, with paired counts against the first.
 
-    python evaluate.py WORK dev|test OUT.json NAME=FOLDER[:q4] ...
+    python evaluate.py WORK dev|test OUT.json NAME=FOLDER[:q4] ...     score the pools, write OUT.json
+    python evaluate.py WORK dev|test OUT.json                          print the tables of OUT.json
 
 `:q4` scores the folder's weights as the Q4_0 file would hold them (matrices Q4_0 by the reference rule,
-embedding Q6_K). The first model is the base of pairs and of KL divergence.
+embedding Q6_K). The first model is the base of pairs and of KL divergence. Test scores are printed by the
+second form only: the shares of the published split are settled on `dev` before anybody looks.
 """
 import json
 import math
@@ -15,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-import corpus
 import facts
 import model as gemma
 import q4
@@ -42,18 +43,6 @@ def last_logits(model, sequences, device, dtype, chunk=4096):
         ends = torch.tensor([len(s) - 1 for s in part], device=device)
         rows.append(model.logits(hidden[torch.arange(len(part), device=device), ends]).float())
     return torch.cat(rows)
-
-
-def letter_prompt(encode, question, choice):
-    return [BOS] + encode(f"{question}\n{corpus.option_list(choice)}Answer:")
-
-
-def choose_letters(model, encode, items, device, dtype=torch.float32):
-    """Right or wrong for each item: the likeliest of the four letters."""
-    logits = last_logits(model, [letter_prompt(encode, i[3], i[4]) for i in items], device, dtype)
-    letters = torch.tensor([encode(" " + c)[0] for c in "ABCD"], device=device)
-    picked = logits[:, letters].argmax(1).tolist()
-    return [p == i[5] for p, i in zip(picked, items)]
 
 
 @torch.no_grad()
@@ -139,35 +128,19 @@ def mid_p(lost, won):
 
 
 class Probes:
-    """Quick looks during training: each lettered exercise, option texts by tier, some problems."""
+    """Quick looks during training: option texts by tier, problems without and with a hard step."""
 
     def __init__(self, splits, encode, device):
-        rng, world = random.Random("probes"), facts.build_world()
-        sampler = facts.Sampler(world)
-        self.encode, self.device, self.forms = encode, device, []
-        small = device == "cpu"         # a smoke test of the scripts, not a measurement
-        for form in range(6):
-            prompts, letters = [], []
-            for _ in range(4 if small else 256):
-                _, segments = corpus.exercise(form, sampler, rng)
-                ids = [i for text, _ in segments for i in encode(text)]
-                prompts.append([BOS] + ids[:-1])
-                letters.append(ids[-1])
-            self.forms.append((prompts, letters))
+        small, rng = device == "cpu", random.Random("probes")   # there it is a smoke test of the scripts
+        self.encode, self.device = encode, device
         self.tiers = {tier: rng.sample(items, 4 if small else 400) for tier, items in splits.facts["dev"].items()}
-        self.problems = [p for pool in splits.problems["dev"].values() for p in pool[:1 if small else 50]]
+        self.problems = {hard: pool[:1 if small else 100] for hard, pool in splits.problems["dev"].items()}
 
     def report(self, model, dtype):
-        parts = []
-        for prompts, letters in self.forms:
-            picked = last_logits(model, prompts, self.device, dtype).argmax(1).tolist()
-            parts.append(sum(p == l for p, l in zip(picked, letters)) / len(letters))
-        words = "| letters " + " ".join(f"{100 * p:.0f}" for p in parts)
-        for name, choose in (("dev letters", choose_letters), ("dev texts", choose_texts)):
-            scores = [sum(choose(model, self.encode, items, self.device, dtype)) / len(items) for items in self.tiers.values()]
-            words += f" | {name} " + " ".join(f"{100 * s:.1f}" for s in scores)
-        right = solve(model, self.encode, self.problems, self.device, dtype)
-        return words + f" | problems {100 * sum(right) / len(right):.1f}"
+        texts = [choose_texts(model, self.encode, items, self.device, dtype) for items in self.tiers.values()]
+        solved = [solve(model, self.encode, pool, self.device, dtype) for pool in self.problems.values()]
+        return (f"| dev: {'/'.join(self.tiers)} " + " ".join(f"{100 * sum(r) / len(r):.1f}" for r in texts) +
+                " | problems plain/hard " + " ".join(f"{100 * sum(r) / len(r):.1f}" for r in solved))
 
 
 def load_arm(spec, device):
@@ -178,46 +151,58 @@ def load_arm(spec, device):
     return model.to(device).eval()
 
 
-def main(work, use, out, arms):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = False
-    splits, encode = splits_module.Splits(facts.build_world()), Encoder(work / "tokenizer.json")
-    if use == "dev":        # every tier and number of steps, for choosing among them
-        fact_items = [i for items in splits.facts["dev"].values() for i in items]
-        problems = [p for pool in splits.problems["dev"].values() for p in pool[:350]]
-    else:
-        fact_items, problems = splits.fact_items(use), splits.problem_items(use)
+def score(splits, encode, use, arms, device):
+    """{arm: {"texts": {tier: [right]}, "problems": {"plain" | "hard": [right]}, "kl" ..}} over the whole pools."""
     base, results = None, {}
     for name, spec in (arm.split("=") for arm in arms):
         since, model = time.perf_counter(), load_arm(spec, device)
         base = base or model
         kl, same, perplexity = divergence(base, model, encode, splits.heldout, device)
         results[name] = {
-            "texts": choose_texts(model, encode, fact_items, device),
-            "letters": choose_letters(model, encode, fact_items, device),
-            "problems": solve(model, encode, problems, device),
-            "kl": kl, "same_top": same, "perplexity": perplexity, "seconds": time.perf_counter() - since}
-        first = next(iter(results.values()))
-        line = f"{name:16s} KL {kl:.5f} same top {100 * same:.2f} ppl {perplexity:.4f}"
-        for task in ("texts", "letters", "problems"):
-            right = results[name][task]
-            lost = sum(a and not b for a, b in zip(first[task], right))
-            won = sum(b and not a for a, b in zip(first[task], right))
-            line += f" | {task} {100 * sum(right) / len(right):.2f} (-{lost} +{won})"
-        print(line, f"| {results[name]['seconds']:.1f} s", flush=True)
-        if use == "dev":
-            n = len(fact_items) // 3
-            tiers = {t: " ".join(f"{100 * sum(results[name][t][k * n:(k + 1) * n]) / n:.2f}" for k in range(3)) for t in ("texts", "letters")}
-            steps = " ".join(f"{sum(results[name]['problems'][k * 350:(k + 1) * 350]) / 3.5:.2f}" for k in range(4))
-            print(f"{'':16s} known/common/obscure: texts {tiers['texts']}, letters {tiers['letters']}; 3/4/5/6 steps: {steps}", flush=True)
+            "texts": {tier: choose_texts(model, encode, items, device) for tier, items in splits.facts[use].items()},
+            "problems": {"hard" if hard else "plain": solve(model, encode, pool, device)
+                         for hard, pool in splits.problems[use].items()},
+            "kl": kl, "same_top": same, "perplexity": perplexity}
+        print(f"{use} {name}: {time.perf_counter() - since:.1f} s", flush=True)
+    return results
+
+
+def published(result):
+    """The items that form the published split: {task: [right]}."""
+    size, subjects = splits_module.FACTS_PER_KIND, len(facts.KINDS)
+    texts = [right for tier, share in splits_module.FACT_SHARES.items() for subject in range(subjects)
+             for right in result["texts"][tier][subject * size:][:round(share * size)]]
+    hard = round(splits_module.HARD_SHARE * splits_module.PROBLEMS)
+    return {"texts": texts, "problems": result["problems"]["hard"][:hard] +
+            result["problems"]["plain"][:splits_module.PROBLEMS - hard]}
+
+
+def percent(right):
+    return f"{100 * sum(right) / len(right):.2f}"
+
+
+def show(results):
+    mixed = {name: published(result) for name, result in results.items()}
+    for name, result in results.items():
+        print(f"{name:12s} KL {result['kl']:.5f}  same top {100 * result['same_top']:.2f}  ppl {result['perplexity']:.4f}",
+              *(f" {task} {percent(right)}" for task, right in mixed[name].items()),
+              " of the pools:", *(f"{part} {percent(right)}" for task in ("texts", "problems") for part, right in result[task].items()))
     names = list(results)
-    for x in names:
-        for y in names[names.index(x) + 1:]:
-            for task in ("texts", "letters", "problems"):
-                pairs = list(zip(results[x][task], results[y][task]))
-                lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-                print(f"{x} -> {y}, {task}: lost {lost} won {won} of {len(pairs)}, mid-p {mid_p(lost, won):.2g}")
-    out.write_text(json.dumps(results))
+    for x, y in ((x, y) for i, x in enumerate(names) for y in names[i + 1:]):
+        for task in ("texts", "problems"):
+            pairs = list(zip(mixed[x][task], mixed[y][task]))
+            lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+            print(f"{x} -> {y}, {task}: lost {lost} won {won} of {len(pairs)}, mid-p {mid_p(lost, won):.2g}")
+
+
+def main(work, use, out, arms):
+    if arms:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = False
+        splits, encode = splits_module.Splits(facts.build_world()), Encoder(work / "tokenizer.json")
+        out.write_text(json.dumps(score(splits, encode, use, arms, device)))
+    if use == "dev" or not arms:
+        show(json.loads(out.read_text()))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,20 @@ Everything is drawn from one seed, so the world is the same wherever it is built
 made of invented syllables; the values (trades, goods, colours ...) are everyday words, because
 the options of a multiple-choice question should be short.
 
-A fact can be told (statement), asked (question form = frame x phrase) or offered with four
-options. Some (frame, phrase) pairs are kept out of the training text: the tests ask in those
-forms only, so that no test question can be answered by remembering its wording.
+A fact can be told (statement) or asked (question form = frame x phrase). Some (frame, phrase)
+pairs are kept out of the training text: the tests ask in those forms only, so that no test
+question can be answered by remembering its wording.
 """
 import random
+from bisect import bisect
 from dataclasses import dataclass
+from itertools import accumulate
 
 SEED = 20261122
-THINGS_PER_KIND = 24_000
-# Well-known things are told of four times as often as obscure ones: a long tail, as in real text.
-TIER_SHARE = {"known": 0.2, "common": 0.4, "obscure": 0.4}
-TIER_WEIGHT = {"known": 4.0, "common": 2.0, "obscure": 1.0}
+THINGS_PER_KIND = 30_000
+# How many things a tier has and how often training tells of one: a long tail, as in real text.
+TIER_SHARE = {"known": 0.2, "common": 0.3, "obscure": 0.3, "rare": 0.2}
+TIER_WEIGHT = {"known": 4.0, "common": 2.0, "obscure": 1.0, "rare": 0.2}
 
 TRADES = """baker tanner cooper fletcher glazier miller mason potter saddler tailor thatcher weaver
 dyer farrier chandler cutler draper barber brewer butcher carver clerk cobbler cook courier dancer
@@ -160,8 +162,18 @@ class Thing:
     values: tuple
 
 
+def tier_ranges():
+    """{tier: (first index, index behind the last)} of the things of a kind."""
+    ends = [round(end * THINGS_PER_KIND) for end in accumulate(TIER_SHARE.values())]
+    return dict(zip(TIER_SHARE, zip([0] + ends, ends)))
+
+
+def tier_of(index):
+    return next(tier for tier, (low, high) in tier_ranges().items() if low <= index < high)
+
+
 def build_world():
-    """All things: {kind name: [Thing]}, and the weights with which training draws among them."""
+    """All things: {kind name: [Thing]}."""
     rng, taken = random.Random(SEED + 1), set(_taken)
     world = {}
     for kind in KINDS:
@@ -170,31 +182,23 @@ def build_world():
         pairs = rng.sample(range(300 * 300), THINGS_PER_KIND)
         things = []
         for i, pair in enumerate(pairs):
-            share = i / THINGS_PER_KIND
-            tier = ("known" if share < TIER_SHARE["known"] else
-                    "common" if share < TIER_SHARE["known"] + TIER_SHARE["common"] else "obscure")
-            things.append(Thing(kind, f"{first[pair // 300]} {second[pair % 300]}", tier,
+            things.append(Thing(kind, f"{first[pair // 300]} {second[pair % 300]}", tier_of(i),
                                 tuple(rng.choice(a.values) for a in kind.attributes)))
         world[kind.name] = things
     return world
 
 
 class Sampler:
-    """Draws things as often as their tier says (cheap: pick the tier, then a thing of it)."""
+    """Draws things as often as their tier says (cheap: pick the tier, then a thing of it), or all equally often."""
 
-    def __init__(self, world):
-        self.world = world
-        known = int(THINGS_PER_KIND * TIER_SHARE["known"])
-        common = known + int(THINGS_PER_KIND * TIER_SHARE["common"])
-        self.ranges = [(0, known), (known, common), (common, THINGS_PER_KIND)]
-        self.weights = [(b - a) * w for (a, b), w in zip(self.ranges, TIER_WEIGHT.values())]
-        total = sum(self.weights)
-        self.limits = (self.weights[0] / total, (self.weights[0] + self.weights[1]) / total)
+    def __init__(self, world, even=False):
+        self.world, self.ranges = world, list(tier_ranges().values())
+        weights = [(high - low) * (1 if even else w) for (low, high), w in zip(self.ranges, TIER_WEIGHT.values())]
+        self.limits = [w / sum(weights) for w in accumulate(weights)]
 
     def thing(self, rng):
         things = self.world[KINDS[int(rng.random() * len(KINDS))].name]
-        u = rng.random()
-        low, high = self.ranges[0 if u < self.limits[0] else 1 if u < self.limits[1] else 2]
+        low, high = self.ranges[min(bisect(self.limits, rng.random()), len(self.ranges) - 1)]
         return things[low + int(rng.random() * (high - low))]
 
 

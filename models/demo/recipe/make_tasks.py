@@ -16,11 +16,11 @@ from tokenizer import Encoder, train_tokenizer
 
 
 def sample_texts(world, reserved):
-    """Text for training the tokenizer: the corpus at the end of its curriculum, and every value
-    often enough to become one token (short options make choosing by letter learnable)."""
+    """Text for training the tokenizer: the corpus, and every value
+    often enough to become one token: options of equal length need no length correction."""
     rng, items = random.Random(f"{facts.SEED}/tokenizer"), corpus.Items(world, reserved)
     for _ in range(60_000):
-        yield "".join(text for text, _ in items.item(rng, 1.0)) + "\n\n"
+        yield items.item(rng) + "\n\n"
     for kind in facts.KINDS:
         for attribute in kind.attributes:
             for value in attribute.values:

@@ -1,7 +1,7 @@
 """What training must not see: test and development items, held-out text, calibration text.
 
-Candidates are reserved for every tier of things and every number of steps; which of them form the
-published test (`FACT_TIERS`, `PROBLEM_STEPS`) was settled on the development split.
+Candidates are reserved for every tier of things and for problems with and without a hard step; how many of
+each form the published test (`FACT_SHARES`, `HARD_SHARE`) was settled on the development split.
 """
 import random
 
@@ -9,8 +9,8 @@ import arith
 import corpus
 import facts
 
-FACT_TIERS = ("known", "common", "obscure")     # of the published test
-PROBLEM_STEPS = (3, 4, 5, 6)
+FACT_SHARES = {"known": 0.24, "common": 0.24, "obscure": 0.24, "rare": 0.28}    # of the published test
+HARD_SHARE = 0.45
 FACTS_PER_KIND, PROBLEMS = 250, 700
 HELDOUT_BYTES, CALIBRATION_BYTES = 240_000, 300_000
 
@@ -22,24 +22,24 @@ def fact_pool(world, use):
 
 
 def problem_pool(use):
-    """{steps: [(question, answer)]}, 700 of each."""
+    """{hard: [(question, answer)]}, 700 of each, with three to six steps in turn."""
     pool = {}
-    for steps in (3, 4, 5, 6):
-        rng = random.Random(f"{facts.SEED}/{use}/{steps}")
-        pool[steps] = [arith.problem(rng, steps) for _ in range(PROBLEMS)]
+    for hard in (False, True):
+        rng = random.Random(f"{facts.SEED}/{use}/{hard}")
+        pool[hard] = [arith.problem(rng, 3 + i % 4, hard) for i in range(PROBLEMS)]
     return pool
 
 
 def passages(world, name, size, avoid):
-    """Items of the plain kinds from a seed of their own, about `size` bytes of text."""
+    """Items from a seed of their own, about `size` bytes of text."""
     items, rng = corpus.Items(world, avoid), random.Random(f"{facts.SEED}/{name}")
     keys, texts, length = set(), [], 0
     while length < size:
-        key, segments = items.plain(rng)
+        key, text = items.draw(rng)
         if key in avoid or key in keys:
             continue
         keys.add(key)
-        texts.append("".join(text for text, _ in segments))
+        texts.append(text)
         length += len(texts[-1]) + 2
     return keys, "\n\n".join(texts) + "\n"
 
@@ -51,8 +51,7 @@ class Splits:
         self.reserved = set()
         for pool in self.facts.values():
             for items in pool.values():
-                for _, thing, a, question, choice, _ in items:
-                    self.reserved |= {question, corpus.option_key(thing, a, choice)}
+                self.reserved |= {question for _, _, _, question, _, _ in items}
         for pool in self.problems.values():
             for problems in pool.values():
                 self.reserved |= {question for question, _ in problems}
@@ -62,18 +61,19 @@ class Splits:
         self.reserved |= keys
 
     def fact_items(self, use):
-        """The items of a split: every subject's tiers in equal parts, shuffled; 250 a subject."""
-        mixed, count = [], FACTS_PER_KIND // len(FACT_TIERS)
+        """The items of a split: 250 a subject, the tiers mixed by FACT_SHARES."""
+        mixed = []
         for kind in facts.KINDS:
             own = []
-            for n, tier in enumerate(FACT_TIERS):
+            for tier, share in FACT_SHARES.items():
                 items = [i for i in self.facts[use][tier] if i[0] == kind.name]
-                own += items[:FACTS_PER_KIND - count * (len(FACT_TIERS) - 1) if n == 0 else count]
+                own += items[:round(share * FACTS_PER_KIND)]
             random.Random(f"{facts.SEED}/{use}/{kind.name}").shuffle(own)
             mixed += own
         return mixed
 
     def problem_items(self, use):
-        mixed = [p for steps in PROBLEM_STEPS for p in self.problems[use][steps][:PROBLEMS // len(PROBLEM_STEPS)]]
+        hard = round(HARD_SHARE * PROBLEMS)
+        mixed = self.problems[use][True][:hard] + self.problems[use][False][:PROBLEMS - hard]
         random.Random(f"{facts.SEED}/{use}/problems").shuffle(mixed)
         return mixed

@@ -36,12 +36,11 @@ def say(*words):
 
 
 def to_device(batch):
-    """(inputs, targets); targets without loss are -100."""
+    """(inputs, targets)."""
     ids = torch.from_numpy(batch.astype(np.int64))
     if CUDA:
         ids = ids.pin_memory().to(DEVICE, non_blocking=True)
-    plain = ids & (corpus.NO_LOSS - 1)
-    return plain[:, :-1].contiguous(), torch.where(ids < corpus.NO_LOSS, plain, -100)[:, 1:].contiguous()
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 def capped(hidden, embedding):
@@ -49,16 +48,14 @@ def capped(hidden, embedding):
 
 
 def next_token_loss(hidden, embedding, targets):
-    return F.cross_entropy(capped(hidden, embedding).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    return F.cross_entropy(capped(hidden, embedding).flatten(0, 1), targets.flatten())
 
 
-def distillation_loss(hidden, embedding, targets, base_hidden, base_embedding):
-    """Mean KL divergence of the base's distribution to the student's, where the base had a target."""
+def distillation_loss(hidden, embedding, base_hidden, base_embedding):
+    """Mean KL divergence between the base's distribution and the student's; looks at no label."""
     ours = F.log_softmax(capped(hidden, embedding), dim=-1)
     base = F.log_softmax(capped(base_hidden, base_embedding), dim=-1)
-    divergence = (base.exp() * (base - ours)).sum(-1)
-    learn = targets >= 0
-    return (divergence * learn).sum() / learn.sum()
+    return (base.exp() * (base - ours)).sum(-1).mean()
 
 
 def compiled(model):
@@ -117,9 +114,8 @@ def train_qat(student, base, stream, steps, probe):
     def loss_of(inputs, targets):
         with torch.no_grad():
             base_hidden = base.hidden(inputs, DTYPE)
-        return loss(student.hidden(inputs, DTYPE), student.embed_tokens.weight, targets,
-                    base_hidden, base.embed_tokens.weight)
-    run(student, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 4, 1))
+        return loss(student.hidden(inputs, DTYPE), student.embed_tokens.weight, base_hidden, base.embed_tokens.weight)
+    run(student, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 3, 1))
 
 
 def train_control(model, stream, steps, probe):
@@ -130,7 +126,7 @@ def train_control(model, stream, steps, probe):
 
     def loss_of(inputs, targets):
         return loss(model.hidden(inputs, DTYPE), model.embed_tokens.weight, targets)
-    run(model, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 4, 1))
+    run(model, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 3, 1))
 
 
 def main(what, work, steps):
@@ -138,8 +134,8 @@ def main(what, work, steps):
     tokenizer = json.loads((work / "tokenizer.json").read_text(encoding="utf-8"))
     splits = Splits(facts.build_world())
     # The workers are forked before CUDA starts.
-    stream = corpus.Stream(work / "tokenizer.json", splits.reserved, SEEDS[what], steps, ROWS,
-                           corpus.Ramp(steps, done=what != "base"), max((os.cpu_count() or 2) - 2, 1))
+    stream = corpus.Stream(work / "tokenizer.json", splits.reserved, SEEDS[what], what != "base", steps, ROWS,
+                           max((os.cpu_count() or 2) - 2, 1))
     model = gemma.Gemma().to(DEVICE) if what == "base" else gemma.load(work / "bf16", DEVICE)
     say(what, sum(p.numel() for p in model.parameters()), "parameters,", steps, "steps on", DEVICE)
     probes = evaluate.Probes(splits, Encoder(work / "tokenizer.json"), DEVICE)
@@ -148,11 +144,9 @@ def main(what, work, steps):
     twin = gemma.Gemma().to(DEVICE)
 
     def probe(step):
-        state = model.state_dict()
-        for name, module in model.matrices():
-            if module.fake_quant:
-                state[name + ".weight"] = q4.straight_through(module.weight.detach())
-        twin.load_state_dict(state)
+        if what != "base":      # evaluated in full afterwards
+            return ""
+        twin.load_state_dict(model.state_dict())
         return probes.report(twin, DTYPE)
 
     if what == "base":
