@@ -62,7 +62,7 @@ test: $(BUILD)/qdelta $(UNIT_BIN) check-layers  ## unit and command-line tests; 
 	@BUILD=$(BUILD) tests/run.sh $(UNIT_BIN)
 
 asan:                       ## the whole test suite under address, undefined-behaviour and leak checks
-	$(MAKE) BUILD=build/asan OPT='-O1 -g' SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
+	$(MAKE) BUILD=build/asan OPT='-O1 -g1' SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
 check-layers:               ## hold every #include to the table of rooms
 	@tests/check-layers.sh

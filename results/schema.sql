@@ -70,7 +70,7 @@ CREATE TABLE items (
     gold            TEXT    NOT NULL DEFAULT '',
     answer          TEXT,                        -- NULL: nothing that counts as an answer
     output          TEXT,                        -- generated text; NULL where choices are scored
-    finish          TEXT    NOT NULL DEFAULT '', -- 'choice', 'eos', 'stop', 'length'
+    finish          TEXT    NOT NULL DEFAULT '', -- 'choice', 'eos', 'stop', 'length', 'too-long' (not asked)
     output_tokens   INTEGER NOT NULL DEFAULT 0,
     margin          REAL,                        -- top-1 minus top-2 log-probability, nats; NULL unknown
     elapsed_ns      INTEGER NOT NULL DEFAULT 0,

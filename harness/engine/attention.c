@@ -89,6 +89,18 @@ static void attention_job(void *ctx, int job, int thread)
     attention_end(p.queries, n, l->c->head_size);
 }
 
+static double work_of(const struct engine *e)
+{
+    const struct layer *l = e->batch.layer;
+    double seen = 0;
+    for (int i = 0; i < e->batch.n_pieces; i++) {
+        const struct piece *p = &e->batch.pieces[i];
+        int to = p->first + p->n, window = l->c->sliding && to > l->c->window ? l->c->window : to;
+        seen += (double)p->n * window;
+    }
+    return 2 * seen * e->c->n_heads * l->c->head_size;
+}
+
 void attention_run(struct engine *e)
 {
     const struct layer *l = e->batch.layer;
@@ -96,5 +108,5 @@ void attention_run(struct engine *e)
     int jobs = e->batch.n_units * l->c->n_kv_heads;
     while (a.split < a.group && (jobs * a.split < 2 * pool_threads(e->pool) || a.group % a.split))
         a.split++;
-    pool_run(e->pool, jobs * a.split, attention_job, &a);
+    pool_run(pool_for(e, work_of(e)), jobs * a.split, attention_job, &a);
 }

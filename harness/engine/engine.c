@@ -233,6 +233,13 @@ void rows_run(struct engine *e, int n, size_t work, void (*job)(struct engine *e
         pool_run(e->pool, (n + j.rows_a_job - 1) / j.rows_a_job, row_range, &j);
 }
 
+struct pool *pool_for(const struct engine *e, double multiplications)
+{
+    /* What one thread does in the time that waking the others takes. */
+    const double worth_waking = 1 << 18;
+    return multiplications < worth_waking ? NULL : e->pool;
+}
+
 /* A tap wants its rows side by side; y is idle whenever rows are picked by a list. */
 static void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n)
 {
@@ -251,7 +258,7 @@ void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, co
         return;
     if (e->tap)
         show(e, w, mat, a, rows, n);
-    matrix_apply(w, mat, a, rows, n, y, ldy, e->pool);
+    matrix_apply(w, mat, a, rows, n, y, ldy, pool_for(e, (double)n * (double)w->t->rows * (double)w->t->cols));
 }
 
 void engine_set_tap(struct engine *e, const struct engine_tap *tap)

@@ -184,6 +184,7 @@ uint64_t weights_bytes(const struct engine *e);
 
 /* engine.c */
 bool scratch_runs(struct engine *e, size_t n, struct error *err);   /* room for n runs in every thread's scratch */
+struct pool *pool_for(const struct engine *e, double multiplications);      /* NULL: not worth the others' time */
 /* Show the tap, if there is one, what is about to be multiplied, and multiply. */
 void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, const int *rows, int n, float *y,
            size_t ldy);

@@ -1,5 +1,6 @@
 /* peaks.c - what this machine can do at best: the figures that shares of a peak are taken of. */
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "engine/engine.h"
@@ -52,9 +53,10 @@ bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *ke
     if (!k || !pool_open(&pool, threads > 256 ? 256 : threads, err))
         return false;
     struct peak_job j = { .ops = k->peak, .rounds = k == &kernels_generic ? 2000 : 40000 };
-    j.area = mem_new_aligned((size_t)pool_threads(pool), READ_BYTES, err);
+    j.area = kernels_large_pages((size_t)pool_threads(pool) * READ_BYTES, err);
     bool ok = j.area != NULL && pool_threads(pool) <= 256;
     if (ok) {
+        memset(j.area, 1, (size_t)pool_threads(pool) * READ_BYTES);
         j.run = k->peak->int8;
         out->int8_gops = best_rate(&j, WINDOWS, pool);
         j.run = k->peak->int16;

@@ -91,6 +91,58 @@ bool describe_weights(struct model *m, struct error *err)
     return m->recipe != NULL;
 }
 
+/* ---- published recipes ---- */
+
+/* How many tensors of a class ("attn_v") hold a format; FORMAT_COUNT counts all. */
+static int class_count(const struct model *m, const char *class, enum format_id f)
+{
+    int n = 0;
+    for (int i = 0; i < m->n_tensors; i++) {
+        char name[64];
+        tensor_class(m->tensors[i].name, name);
+        n += !strcmp(name, class) && is_matrix(&m->tensors[i]) && (f == FORMAT_COUNT || m->tensors[i].format == f);
+    }
+    return n;
+}
+
+/* Matrices of the layers that hold neither the main format nor one of two others. */
+static int others(const struct model *m, enum format_id main, const char *class_a, const char *class_b, enum format_id f)
+{
+    int n = 0;
+    for (int i = 0; i < m->n_tensors; i++) {
+        const struct tensor *t = &m->tensors[i];
+        char name[64];
+        tensor_class(t->name, name);
+        bool kept = is_embedding(t) || !strcmp(name, "ffn_gate_inp") || !strcmp(name, "per_layer_model_proj");
+        bool allowed = t->format == f && (!strcmp(name, class_a) || !strcmp(name, class_b));
+        n += is_matrix(t) && !kept && t->format != main && !allowed;
+    }
+    return n;
+}
+
+const char *model_published_recipe(const struct model *m)
+{
+    enum format_id main = main_format(m);
+    const struct tensor *embedding = model_find(m, m->config.tied_output ? "token_embd.weight" : "output.weight");
+    bool imatrix = kv_find(m->files, "quantize.imatrix.file") != NULL, q6_head = embedding && embedding->format == FORMAT_Q6_K;
+    int layers = m->config.n_layers, early = class_count(m, "ffn_down", FORMAT_Q4_1);
+    if (main == FORMAT_Q4_0 && q6_head && !others(m, main, "", "", main))
+        return !strcmp(m->config.arch, "gemma4") && !imatrix ? "Google Q4_0, or llama-quantize Q4_0" : "llama-quantize Q4_0";
+    if (main == FORMAT_Q4_0 && q6_head && early == layers / 8 && !others(m, main, "ffn_down", "", FORMAT_Q4_1))
+        return "llama-quantize Q4_0 with imatrix";
+    if (main == FORMAT_Q4_0 && !strcmp(m->config.arch, "gemma3") && embedding && embedding->format == FORMAT_F16)
+        return "Google Q4_0 (Gemma 3)";
+    int better = class_count(m, "attn_v", FORMAT_Q6_K) + class_count(m, "ffn_down", FORMAT_Q6_K);
+    if ((main == FORMAT_Q4_K || main == FORMAT_Q5_K) && q6_head && better && !others(m, main, "attn_v", "ffn_down", FORMAT_Q6_K))
+        return main == FORMAT_Q4_K ? imatrix ? "llama-quantize Q4_K_M with imatrix" : "llama-quantize Q4_K_M"
+                                   : imatrix ? "llama-quantize Q5_K_M with imatrix" : "llama-quantize Q5_K_M";
+    if (main == FORMAT_Q6_K && q6_head && !others(m, main, "", "", main))
+        return "llama-quantize Q6_K";
+    if (main == FORMAT_Q8_0 && embedding && embedding->format == FORMAT_Q8_0 && !others(m, main, "", "", main))
+        return "llama-quantize Q8_0";
+    return NULL;
+}
+
 /* ---- digests ---- */
 
 static bool hash_maps(const struct model *m, char hex[65], struct error *err)

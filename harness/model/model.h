@@ -110,6 +110,9 @@ bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t
                   const struct tensor **out, struct error *err);
 const struct tensor *model_find(const struct model *m, const char *name);      /* NULL: not there */
 
+/* The published recipe that the tensor types are those of ("llama-quantize Q4_K_M", "Google Q4_0"), or NULL. */
+const char *model_published_recipe(const struct model *m);
+
 /* Does any token reach a tensor through a quantized (integer or codebook) format?  (quantize refuses those.) */
 bool model_is_quantized(const struct model *m);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 enum { REPLICATES = 10000, SEED = 1, SHOWN_ITEMS = 20, SHOWN_CHARS = 2000 };
@@ -21,9 +22,18 @@ static bool prepare(struct writing *w, const char *sql, sqlite3_stmt **out, stru
 
 /* ---- gap closed ---- */
 
+static bool says_qat(const char *s)
+{
+    for (; *s; s++)
+        if (strncasecmp(s, "qat", 3) == 0)
+            return true;
+    return false;
+}
+
+/* Files of QAT checkpoints seldom say so; then the label is what there is. */
 static bool is_qat(const struct contrast *x)
 {
-    return str_starts(x->model->method, "qat") || str_starts(x->model->method, "QAT");
+    return says_qat(x->model->method) || (!*x->model->method && says_qat(x->model->label));
 }
 
 /* Only where the base clearly beats ptq is there a gap to speak of (the ratio of two noises says nothing). */
@@ -82,9 +92,11 @@ bool section_gap(struct writing *w, struct error *err)
                 continue;
             if (!any) {
                 doc_heading(w->doc, 2, "Gap closed");
-                doc_paragraph(w->doc, "How much of what a quantized model lost against %s another one has not lost: (model - quantized) / "
+                doc_paragraph(w->doc,
+                              "How much of what a quantized model lost against %s another one has not lost: (model - quantized) / "
                               "(base - quantized), with a 95 %% interval from %d bootstrap replicates of all three together. Shown "
-                              "only where the loss itself is significant.", st->base.shown, REPLICATES);
+                              "only where the loss itself is significant.",
+                              st->base.shown, REPLICATES);
                 doc_table(w->doc, "lllrrrr", "Model|Quantized|Task|Quantized: delta|Model: delta|Closed|95 %");
             }
             any = true;
@@ -120,16 +132,17 @@ bool section_flips(struct writing *w, struct error *err)
     if (rows == 0)
         return true;
     doc_heading(w->doc, 2, "Flips");
-    doc_paragraph(w->doc, "A score can stay while its items change. Flips in both directions at near-ties are movement; flips of items "
+    doc_paragraph(w->doc,
+                  "A score can stay while its items change. Flips in both directions at near-ties are movement; flips of items "
                   "that the base was sure of are damage or repair.");
     text_puts(&tsv, "y\tlabel\tlost_sure\tlost\tlost_tie\twon_sure\twon\twon_tie\n");
     for (int i = 0; i < st->n; i++) {
         const struct comparison *c = &st->contrasts[i].c;
         double each = 100.0 / (c->n ? c->n : 1);
         if (is_primary(&st->contrasts[i]) && c->binary)
-            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, c->task, c->model,
-                        each * c->lost_sure, each * (c->lost - c->lost_sure - c->lost_tie), each * c->lost_tie,
-                        each * c->won_sure, each * (c->won - c->won_sure - c->won_tie), each * c->won_tie);
+            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, c->task,
+                        c->model + common_start(st), each * c->lost_sure, each * (c->lost - c->lost_sure - c->lost_tie),
+                        each * c->lost_tie, each * c->won_sure, each * (c->won - c->won_sure - c->won_tie), each * c->won_tie);
     }
     if (!add_figure(w, "flips", "flips", &tsv, "Items lost and won against the base, by how sure the base was of its answer.", err))
         return false;
@@ -212,8 +225,10 @@ static bool subject_figure(struct writing *w, const struct contrast *x, const st
         text_printf(&tsv, "%d\t%s\t%.6g\t%.6g\t%.6g\t%d\t%.6g\t%.6g\n", i, *s[i].name ? s[i].name : "-", 100 * s[i].delta,
                     100 * s[i].interval.lo, 100 * s[i].interval.hi, s[i].n, s[i].p, s[i].adjusted);
     plots_name(name, sizeof name, "subjects-%.40s-%.60s", x->c.task, x->c.model);
-    snprintf(caption, sizeof caption, "%.100s, %.100s: difference to the base by subject, 95 %% intervals. Triangles: significant after "
-             "Benjamini-Hochberg over %d subjects.", x->c.task, x->c.model, n);
+    snprintf(caption, sizeof caption,
+             "%.100s, %.100s: difference to the base by subject, 95 %% intervals. Triangles: significant after "
+             "Benjamini-Hochberg over %d subjects.",
+             x->c.task, x->c.model, n);
     return add_figure(w, "subjects", name, &tsv, caption, err);
 }
 
@@ -275,6 +290,7 @@ bool section_subjects(struct writing *w, struct error *err)
 enum { KNOWN = 13 };
 static const char *const known[KNOWN] = { "kld_mean", "kld_se", "kld_p1", "kld_p10", "kld_p50", "kld_p90", "kld_p99",
                                           "kld_max", "same_top", "delta_p_rms", "ppl", "ppl_base", "tokens" };
+static const char *const also[KNOWN] = { "", "", "", "", "kld_median", "", "kld_99", "", "", "", "", "", "" };
 
 struct measured {               /* of one model against one base on one text */
     const char *model, *base, *text, *act;
@@ -329,8 +345,9 @@ static bool take_measure(struct writing *w, sqlite3_stmt *q, struct measured **l
         for (int i = 0; i < KNOWN; i++)
             m->value[i] = NAN;
     }
+    const char *name = (const char *)sqlite3_column_text(q, 4);
     for (int i = 0; i < KNOWN; i++)
-        if (strcmp(known[i], (const char *)sqlite3_column_text(q, 4)) == 0)
+        if (strcmp(known[i], name) == 0 || (*also[i] && strcmp(also[i], name) == 0))
             (*list)[*n - 1].value[i] = sqlite3_column_double(q, 5);
     return true;
 }
@@ -396,11 +413,20 @@ static void measure_part(struct doc *d, const struct measured *m, int n, bool of
             continue;
         if (!any) {
             doc_heading(d, 3, of_study_base ? "Against the base" : "Conversion: against another reference");
-            doc_table(d, "lllrrrrrrrrl", "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p|Perplexity (ref.)|Act");
+            doc_table(d, "lllrrrrrrrrl",
+                      "Model|Reference|Text|Tokens|KLD mean|SE|Median|99 %|Same top|Delta p|Perplexity (ref.)|Act");
         }
         any = true;
         measure_row(d, &m[i]);
     }
+}
+
+static bool has_distribution(const struct measured *m)
+{
+    bool all = !isnan(m->value[0]);
+    for (int i = 2; i <= 6; i++)
+        all &= !isnan(m->value[i]);
+    return all;
 }
 
 static bool measure_figure(struct writing *w, const struct measured *m, int n, struct error *err)
@@ -408,18 +434,20 @@ static bool measure_figure(struct writing *w, const struct measured *m, int n, s
     struct text tsv = { 0 };
     int rows = 0, y = 0;
     for (int i = 0; i < n; i++)
-        rows += !isnan(m[i].value[4]);
+        rows += has_distribution(&m[i]);
     if (rows == 0)
         return true;
     text_puts(&tsv, "y\tlabel\tp1\tp10\tp50\tp90\tp99\tmean\n");
     for (int i = 0; i < n; i++) {
         const double *v = m[i].value;
-        if (!isnan(v[4]))
+        if (has_distribution(&m[i]))
             text_printf(&tsv, "%d\t%s / %s\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", rows - 1 - y++, m[i].model, m[i].base, v[2],
                         v[3], v[4], v[5], v[6], v[0]);
     }
-    return add_figure(w, "kld", "kld", &tsv, "KL divergence over the tokens: line 1 % to 99 %, bar 10 % to 90 %, circle the median, "
-                      "diamond the mean.", err);
+    return add_figure(w, "kld", "kld", &tsv,
+                      "KL divergence over the tokens: line 1 % to 99 %, bar 10 % to 90 %, circle the median, "
+                      "diamond the mean.",
+                      err);
 }
 
 bool section_measures(struct writing *w, struct error *err)
@@ -429,9 +457,12 @@ bool section_measures(struct writing *w, struct error *err)
     bool ok = read_measures(w, &m, &n, err);
     if (ok && n > 0) {
         doc_heading(w->doc, 2, "Token-level distance");
-        doc_paragraph(w->doc, "KL divergence measures distance, not quality. Training moves a QAT model away from the original weights, so a "
-                      "large value against them is expected and says nothing bad; against the unquantized QAT checkpoint it tells whether "
-                      "the conversion was faithful. Perplexity on a text depends on what the model was tuned on, so it is never the headline.");
+        doc_paragraph(
+            w->doc,
+            "KL divergence measures distance, not quality. Training moves a QAT model away from the original weights, so a "
+            "large value against them is expected and says nothing bad; against the unquantized QAT checkpoint it tells whether "
+            "the conversion was faithful. Perplexity on a text depends on what the model was tuned on, so it is never the "
+            "headline.");
         measure_part(w->doc, m, n, true);
         measure_part(w->doc, m, n, false);
         ok = measure_figure(w, m, n, err);
@@ -477,7 +508,8 @@ static bool series_figure(struct writing *w, const struct group *first, struct e
         text_printf(&tsv, "\t%.6g\t%.6g\t%.6g\t%s\n", 100 * g->score, 100 * i.lo, 100 * i.hi, g->runs);
     }
     plots_name(name, sizeof name, "history-%.40s-%.60s", first->task, first->label);
-    snprintf(caption, sizeof caption, "%.100s, %.100s: score from run to run with Wilson 95 %% intervals.", first->task, first->label);
+    snprintf(caption, sizeof caption, "%.100s, %.100s: score from run to run with Wilson 95 %% intervals.", first->task,
+             first->label);
     return add_figure(w, "history", name, &tsv, caption, err);
 }
 
@@ -551,8 +583,10 @@ static bool put_output(struct writing *w, const char *runs, const char *item, st
 {
     struct text sql = { 0 };
     sqlite3_stmt *q = NULL;
-    text_printf(&sql, "SELECT items.output, choices.position, choices.logprob FROM items LEFT JOIN choices ON choices.item = items.id "
-                      "WHERE items.run IN (%s) AND items.item = ?1 ORDER BY choices.position", runs);
+    text_printf(&sql,
+                "SELECT items.output, choices.position, choices.logprob FROM items LEFT JOIN choices ON choices.item = items.id "
+                "WHERE items.run IN (%s) AND items.item = ?1 ORDER BY choices.position",
+                runs);
     bool ok = text_ok(&sql, err) && prepare(w, text_str(&sql), &q, err);
     text_free(&sql);
     if (ok)
@@ -608,7 +642,8 @@ bool section_items(struct writing *w, struct error *err)
     bool ok = collect_flips(w->st, &flips, &n, err);
     if (ok && n > 0) {
         doc_heading(w->doc, 2, "Items that flipped");
-        doc_paragraph(w->doc, "The %d of %d flips that the base was surest about, with both outputs.", n < SHOWN_ITEMS ? n : SHOWN_ITEMS, n);
+        doc_paragraph(w->doc, "The %d of %d flips that the base was surest about, with both outputs.",
+                      n < SHOWN_ITEMS ? n : SHOWN_ITEMS, n);
         for (int i = 0; ok && i < n && i < SHOWN_ITEMS; i++)
             ok = show_flip(w, &flips[i], err);
     }

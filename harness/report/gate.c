@@ -204,6 +204,25 @@ static const char *right_or_wrong(double score)
     return score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
 }
 
+static void print_change(FILE *out, const struct change *h)
+{
+    bool same = h->old_answer == h->new_answer || (h->old_answer && h->new_answer && strcmp(h->old_answer, h->new_answer) == 0);
+    fprintf(out, "  %-32s gold %s: ", h->item, h->gold);
+    if (same && h->old_score == h->new_score)
+        fprintf(out, "%s (%s), other output", answer(h->old_answer), right_or_wrong(h->old_score));
+    else
+        fprintf(out, "%s (%s) -> %s (%s)", answer(h->old_answer), right_or_wrong(h->old_score), answer(h->new_answer),
+                right_or_wrong(h->new_score));
+    if (!isnan(h->old_margin))
+        fprintf(out, ", margin %.2f", h->old_margin);
+    fputc('\n', out);
+}
+
+static const char *plural(double margin)
+{
+    return margin == .01 ? "" : "s";
+}
+
 static void print_task(FILE *out, const struct gate_task *t, double margin)
 {
     struct text line = { 0 };
@@ -215,24 +234,24 @@ static void print_task(FILE *out, const struct gate_task *t, double margin)
     put_points(&line, t->inner.lo, true);
     text_puts(&line, " to ");
     put_points(&line, t->inner.hi, true);
-    fprintf(out, "  score %.1f -> %.1f %%, delta %s: %s the margin of %g points\n", 100 * c->base_score, 100 * c->score,
-            text_str(&line), t->within ? "within" : "not shown to be within", 100 * margin);
+    fprintf(out, "  score %.1f -> %.1f %%, delta %s: %s the margin of %g point%s\n", 100 * c->base_score, 100 * c->score,
+            text_str(&line), t->within ? "within" : "not shown to be within", 100 * margin, plural(margin));
     text_free(&line);
-    for (int i = 0; i < t->changed && i < LISTED_ITEMS; i++) {
-        const struct change *h = &t->changes[i];
-        fprintf(out, "  %-32s gold %s: %s (%s) -> %s (%s)", h->item, h->gold, answer(h->old_answer), right_or_wrong(h->old_score),
-                answer(h->new_answer), right_or_wrong(h->new_score));
-        if (!isnan(h->old_margin))
-            fprintf(out, ", margin %.2f", h->old_margin);
-        fputc('\n', out);
-    }
+    int listed = 0;
+    for (int other = 0; other < 2; other++)             /* flips first */
+        for (int i = 0; i < t->changed && listed < LISTED_ITEMS; i++)
+            if ((t->changes[i].old_score == t->changes[i].new_score) == other) {
+                print_change(out, &t->changes[i]);
+                listed++;
+            }
     if (t->changed > LISTED_ITEMS)
         fprintf(out, "  ... and %d more (--json lists all)\n", t->changed - LISTED_ITEMS);
 }
 
 static void print_text(FILE *out, const struct gate *g, int max_flips)
 {
-    fprintf(out, "gate: baseline %s, candidate %s, margin %g points", g->st.base.shown, g->candidate.shown, 100 * g->st.margin);
+    fprintf(out, "gate: baseline %s, candidate %s, margin %g point%s", g->st.base.shown, g->candidate.shown,
+            100 * g->st.margin, plural(g->st.margin));
     if (max_flips >= 0)
         fprintf(out, ", at most %d flips", max_flips);
     fputc('\n', out);

@@ -317,8 +317,9 @@ static bool check_settings(const struct arm *base, const struct group *b, const 
             struct text found = { 0 }, expected = { 0 };
             put_value(&found, i, m);
             put_value(&expected, i, b);
-            fail(err, STATUS_INPUT, "task %s: %s differs: %s has %s (run %s), the base %s has %s (run %s); such runs are not compared",
-                 b->task, must_match[i].what, model->shown, text_str(&found), m->runs, base->shown, text_str(&expected), b->runs);
+            fail(err, STATUS_INPUT,
+                 "task %s: %s differs: %s has %s (run %s), the base %s has %s (run %s); such runs are not compared", b->task,
+                 must_match[i].what, model->shown, text_str(&found), m->runs, base->shown, text_str(&expected), b->runs);
             text_free(&found);
             text_free(&expected);
             return false;
@@ -426,10 +427,12 @@ bool pairs_read(struct study *st, const struct group *b, const struct group *m, 
     struct text sql = { 0 };
     text_printf(&sql,
                 "SELECT x.item, x.group_name, x.gold, x.answer, y.answer, xs.score, ys.score, x.margin, y.margin, "
-                "x.finish = 'length', y.finish = 'length', (SELECT count(*) FROM choices WHERE choices.item = x.id) "
+                "x.finish IN ('length', 'too-long'), y.finish IN ('length', 'too-long'), (SELECT count(*) FROM choices WHERE "
+                "choices.item = x.id) "
                 "FROM items x JOIN items y ON y.item = x.item AND y.prompt_hash = x.prompt_hash AND y.run IN (%s) "
                 "JOIN scores xs ON xs.item = x.id AND xs.metric = ?1 JOIN scores ys ON ys.item = y.id AND ys.metric = ?1 "
-                "WHERE x.run IN (%s) ORDER BY x.item", m->runs, b->runs);
+                "WHERE x.run IN (%s) ORDER BY x.item",
+                m->runs, b->runs);
     sqlite3_stmt *q = NULL;
     bool ok = text_ok(&sql, err) && prepare(st, text_str(&sql), &q, err);
     text_free(&sql);

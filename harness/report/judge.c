@@ -45,6 +45,7 @@ static void count_pairs(struct contrast *x)
 {
     struct comparison *c = &x->c;
     double guess = 0;
+    int with_choices = 0;
     c->binary = true;
     for (int i = 0; i < c->n; i++) {
         const struct pair *p = &x->pairs[i];
@@ -59,9 +60,11 @@ static void count_pairs(struct contrast *x)
         c->invalid += !p->answer;
         c->base_truncated += p->base_truncated;
         c->truncated += p->truncated;
-        guess += p->choices > 1 ? 1.0 / p->choices : LUCKY_SHARE;
+        guess += p->choices > 1 ? 1.0 / p->choices : 0;     /* an item that could not be asked has no choices */
+        with_choices += p->choices > 1;
     }
-    c->chance = c->n ? guess / c->n : NAN;
+    c->generated = with_choices == 0;
+    c->chance = c->generated ? LUCKY_SHARE : guess / c->n;
 }
 
 static void measure_binary(struct comparison *c, double alpha)
@@ -172,9 +175,9 @@ static struct interval inner_interval(const struct contrast *x, double alpha)
     return (struct interval){ c->delta - half, c->delta + half };
 }
 
-static void put_chance(struct text *t, const struct comparison *c, bool generated)
+static void put_chance(struct text *t, const struct comparison *c)
 {
-    if (generated)
+    if (c->generated)
         text_printf(t, "hardly any answer is right (%.1f %% and %.1f %%)", 100 * c->base_score, 100 * c->score);
     else
         text_printf(t, "both score at chance level (%.1f %%)", 100 * c->chance);
@@ -227,7 +230,7 @@ static void put_words(struct text *t, const struct contrast *x, double margin, d
     case VERDICT_COUNT:
         text_puts(t, "cannot tell: ");
         if (c->binary && c->base_at_chance && c->at_chance)
-            put_chance(t, c, x->pairs[0].choices <= 1);
+            put_chance(t, c);
         text_puts(t, "delta ");
         put_points(t, c->delta, true);
         text_puts(t, " (");

@@ -94,8 +94,10 @@ static void print_block(FILE *out, struct table *t, const struct comparison *c, 
     put_row(out, t, "verdict");
     for (int i = 0; i < n; i++) {
         fill_row(t, &c[i]);
-        put_row(out, t, c[i].words);
+        put_row(out, t, c[i].refused ? "not compared" : verdict_names[c[i].verdict]);
     }
+    for (int i = 0; i < n; i++)
+        fprintf(out, "  %s: %s\n", c[i].model, c[i].words);
 }
 
 static void print_table(FILE *out, const struct comparison *c, int n)

@@ -45,6 +45,7 @@ struct comparison {                 /* one (task, metric, model) against the bas
     bool refused;                   /* not compared (n is 0); words say why */
     bool exploratory;               /* not the task's primary metric: adjusted among its like, never the headline */
     bool binary;                    /* scores are all 0 or 1 */
+    bool generated;                 /* answers were written, not chosen */
     double chance;                  /* score of a guesser, 0 to 1: 1 / choices, or about 0 for generated answers */
     bool base_at_chance, at_chance; /* not above it at 95 % */
     int base_invalid, base_truncated;

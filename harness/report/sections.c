@@ -87,6 +87,22 @@ bool add_figure(struct writing *w, const char *kind, const char *name, struct te
     return ok;
 }
 
+/* Long names that begin alike ("gemma-4-e2b-") would fill the plots: the common beginning is left out there. */
+size_t common_start(const struct study *st)
+{
+    const char *base = st->base.shown;
+    size_t common = strlen(base);
+    for (int i = 0; i < st->n_models; i++) {
+        size_t k = 0;
+        while (k < common && st->models[i].shown[k] == base[k])
+            k++;
+        common = k;
+    }
+    while (common > 0 && !strchr("- /", base[common - 1]))
+        common--;
+    return common >= 4 ? common : 0;
+}
+
 /* ---- head ---- */
 
 static const struct contrast *first_primary(const struct study *st)
@@ -267,7 +283,7 @@ bool section_summary(struct writing *w, struct error *err)
     text_puts(&heads, "Model|File|Bits/weight");
     for (int i = 0; (task = nth_task(st, i)) != NULL; i++) {
         text_putc(&align, 'l');
-        text_printf(&heads, "|%s: points against %s", task, st->base.shown);
+        text_printf(&heads, "|%s: delta in points (95 %%)", task);
     }
     doc_table(d, text_str(&align), text_str(&heads));
     doc_cell(d, "", "%s (base)", st->base.shown);
@@ -287,24 +303,14 @@ bool section_summary(struct writing *w, struct error *err)
     for (int i = 0; i < st->n; i++) {
         const struct comparison *c = &st->contrasts[i].c;
         if (is_primary(&st->contrasts[i]))
-            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%d\t%g\n", rows - 1 - y++, c->task, c->model, 100 * c->delta,
-                        100 * c->delta_lo, 100 * c->delta_hi, (int)c->verdict, 100 * st->margin);
+            text_printf(&tsv, "%d\t%s: %s\t%.6g\t%.6g\t%.6g\t%d\t%g\n", rows - 1 - y++, c->task, c->model + common_start(st),
+                        100 * c->delta, 100 * c->delta_lo, 100 * c->delta_hi, (int)c->verdict, 100 * st->margin);
     }
     return add_figure(w, "forest", "forest", &tsv, "Paired difference to the base in points with its 95 % interval; the band is "
                       "the margin.", err) && doc_ok(d, err);
 }
 
 /* ---- score against size ---- */
-
-/* Models of nearly one size would write their names over each other: every second goes to the left. */
-static int label_side(const struct study *st, const char *task, const struct contrast *x)
-{
-    int before = 0;
-    for (const struct contrast *y = st->contrasts; y != x; y++)
-        before += is_primary(y) && strcmp(y->c.task, task) == 0 &&
-                  fabs((double)(y->model->file_bytes - x->model->file_bytes)) < .1 * (double)x->base->file_bytes;
-    return before % 2 ? -1 : 1;
-}
 
 /* Largest file of the task's rows, in bytes. */
 static double largest_file(const struct study *st, const char *task)
@@ -320,32 +326,85 @@ static double largest_file(const struct study *st, const char *task)
     return (double)most;
 }
 
+/* A point of the size plot and where its name goes: 1 right of it, -1 left; 1 above, -1 below. */
+struct size_point {
+    const char *label;
+    double x, y, lo, hi;        /* bytes; shares */
+    int kind, side, level;
+};
+
+/* Rough boxes in shares of the plot: a letter is 1/90 of its width, a line 1/18 of its height. */
+static bool names_touch(const struct size_point *a, const struct size_point *b, double width, double height)
+{
+    double a_long = (double)strlen(a->label) / 90, b_long = (double)strlen(b->label) / 90;
+    double ax = a->x / width + a->side * (.02 + a_long / 2), bx = b->x / width + b->side * (.02 + b_long / 2);
+    double ay = a->y / height + a->level * .04, by = b->y / height + b->level * .04;
+    return fabs(ax - bx) < (a_long + b_long) / 2 && fabs(ay - by) < .055;
+}
+
+static void place_names(struct size_point *p, int n, double width, double height)
+{
+    static const int places[][2] = { { 1, 1 }, { -1, 1 }, { 1, -1 }, { -1, -1 } };
+    for (int i = 0; i < n; i++)
+        for (size_t k = 0; k < ARRAY_LEN(places); k++) {
+            bool taken = false;
+            p[i].side = places[k][0];
+            p[i].level = places[k][1];
+            taken |= p[i].side < 0 && p[i].x / width < .03 + (double)strlen(p[i].label) / 90;     /* over the axis */
+            for (int j = 0; j < i; j++)
+                taken |= names_touch(&p[i], &p[j], width, height);
+            if (!taken)
+                break;
+        }
+}
+
+static int size_points(const struct study *st, const char *task, struct size_point *p)
+{
+    int n = 0;
+    for (int i = 0; i < st->n; i++) {
+        const struct contrast *x = &st->contrasts[i];
+        const struct comparison *c = &x->c;
+        if (!is_primary(x) || strcmp(c->task, task) != 0)
+            continue;
+        size_t skip = common_start(st);
+        if (n == 0)
+            p[n++] = (struct size_point){ c->base + skip, (double)x->base->file_bytes, c->base_score, c->base_score,
+                                          c->base_score, 4, 1, 1 };
+        double lo = c->base_score + c->delta_lo, hi = c->base_score + c->delta_hi;
+        p[n++] = (struct size_point){ c->model + skip, (double)x->model->file_bytes, c->score, c->binary ? fmax(0, lo) : lo,
+                                      c->binary ? fmin(1, hi) : hi, (int)c->verdict, 1, 1 };
+    }
+    return n;
+}
+
+static void put_size_rows(struct text *tsv, const struct size_point *p, int n, double widest)
+{
+    int power = widest >= 1e9 ? 9 : widest >= 1e6 ? 6 : 3;
+    double unit = pow(10, power);
+    text_puts(tsv, "label\tsize\tscore\tlo\thi\tkind\tplace\tpower\n");
+    for (int i = 0; i < n; i++)
+        text_printf(tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\t%d\n", p[i].label, p[i].x / unit, 100 * p[i].y, 100 * p[i].lo,
+                    100 * p[i].hi, p[i].kind, p[i].side + 3 * p[i].level, power);
+}
+
 static bool size_plot(struct writing *w, const char *task, struct error *err)
 {
     struct text tsv = { 0 };
     char name[80], caption[300];
-    const struct contrast *first = NULL;
-    double widest = largest_file(w->st, task);
-    int power = widest >= 1e9 ? 9 : widest >= 1e6 ? 6 : 3;
-    double unit = pow(10, power);
-    text_puts(&tsv, "label\tsize\tscore\tlo\thi\tkind\tside\tpower\n");
-    for (int i = 0; i < w->st->n; i++) {
-        const struct contrast *x = &w->st->contrasts[i];
-        const struct comparison *c = &x->c;
-        if (!is_primary(x) || strcmp(c->task, task) != 0)
-            continue;
-        if (!first)
-            text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t4\t1\t%d\n", c->base, (double)x->base->file_bytes / unit,
-                        100 * c->base_score, 100 * c->base_score, 100 * c->base_score, power);
-        text_printf(&tsv, "%s\t%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\t%d\n", c->model, (double)x->model->file_bytes / unit, 100 * c->score,
-                    100 * (c->base_score + c->delta_lo), 100 * (c->base_score + c->delta_hi), (int)c->verdict,
-                    label_side(w->st, task, x), power);
-        first = first ? first : x;
-    }
-    if (!first || widest <= 0) {
-        text_free(&tsv);
+    double widest = largest_file(w->st, task), lo = 1, hi = 0;
+    if (widest <= 0)
         return true;
+    struct size_point *p = mem_new((size_t)w->st->n + 1, sizeof *p, err);
+    if (!p)
+        return false;
+    int n = size_points(w->st, task, p);
+    for (int i = 0; i < n; i++) {
+        lo = fmin(lo, p[i].lo);
+        hi = fmax(hi, p[i].hi);
     }
+    place_names(p, n, 1.22 * widest, 1.24 * (hi - lo) + .002);      /* the ranges that size.gp sets */
+    put_size_rows(&tsv, p, n, widest);
+    free(p);
     plots_name(name, sizeof name, "size-%.60s", task);
     snprintf(caption, sizeof caption, "%.100s: score against file size. The bars are paired: where the score would lie with 95 %% "
              "confidence if the base's score were exact.", task);
@@ -391,11 +450,12 @@ static void comparison_table(struct writing *w, const char *task, bool explorato
             cell_interval(d, c->base_lo, c->base_hi, false);
             for (int k = 0; k < 6; k++)
                 doc_cell(d, "", "%s", "");
+            doc_cell(d, "", "%s", "");
             if (c->base_at_chance && c->binary)
-                doc_cell(d, "quiet", "at chance level (%.1f %%)", 100 * c->chance);
+                doc_cell(d, "words", c->generated ? "not above %.0f %%: hardly any answer is right" : "at chance level (%.1f %%)",
+                         100 * c->chance);
             else
                 doc_cell(d, "", "%s", "");
-            doc_cell(d, "", "%s", "");
             base = true;
         }
         doc_cell(d, "", "%s", c->model);
@@ -448,7 +508,8 @@ bool section_exploratory(struct writing *w, struct error *err)
             continue;
         if (!any) {
             doc_heading(w->doc, 2, "Exploratory metrics");
-            doc_paragraph(w->doc, "Not declared as a task's primary metric, so adjusted as a family of their own and no ground for a claim.");
+            doc_paragraph(
+                w->doc, "Not declared as a task's primary metric, so adjusted as a family of their own and no ground for a claim.");
         }
         any = true;
         task = c->task;

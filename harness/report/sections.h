@@ -32,6 +32,7 @@ const char *verdict_sign(const struct comparison *c);      /* "▲ better" */
 bool is_primary(const struct contrast *x);                  /* a headline row with numbers in it */
 /* The i-th task that has a primary row, or NULL. */
 const char *nth_task(const struct study *st, int i);
+size_t common_start(const struct study *st);    /* characters with which all names of the report begin */
 void cell_percent(struct doc *d, double share);
 void cell_points(struct doc *d, double share);
 void cell_interval(struct doc *d, double lo, double hi, bool points);

@@ -68,13 +68,13 @@ static bool add_metric(struct study *st, const struct arm *model, const struct g
     x->c.exploratory = exploratory;
     if (!pairs_read(st, b, m, metric, &x->pairs, &x->c.n, err))
         return false;
-    if (x->c.n == 0 && exploratory) {
-        st->n--;                                    /* only one of the two has this metric */
+    if (exploratory && (x->c.n == 0 || (!st->common && x->c.n < b->items))) {
+        st->n--;                                    /* one of the two lacks this metric somewhere */
         return true;
     }
-    if (x->c.n == 0)
-        return fail(err, STATUS_INPUT, "task %s: no item of %s (run %s) and %s (run %s) has a score for the primary metric \"%s\"",
-                    b->task, st->base.shown, b->runs, model->shown, m->runs, metric);
+    if (x->c.n == 0 || (!st->common && x->c.n < b->items))
+        return fail(err, STATUS_INPUT, "task %s: only %d of %d items have a score for \"%s\" in both %s (run %s) and %s (run %s)",
+                    b->task, x->c.n, b->items, metric, st->base.shown, b->runs, model->shown, m->runs);
     return contrast_measure(x, st->alpha, err);
 }
 

@@ -52,14 +52,15 @@ static bool put_title(struct doc *d, const struct study *st, struct error *err)
 static bool write_comparisons(const char *dir, const struct study *st, struct error *err)
 {
     struct text t = { 0 };
-    text_puts(&t, "task\tmetric\tprimary\tmodel\tn\tscore\tscore_lo\tscore_hi\tbase_score\tdelta\tdelta_lo\tdelta_hi\tlost\twon\tother\t"
-                  "p\tp_holm\tdetectable\tverdict\n");
+    text_puts(
+        &t, "task\tmetric\tprimary\tmodel\tn\tscore\tscore_lo\tscore_hi\tbase_score\tdelta\tdelta_lo\tdelta_hi\tlost\twon\tother\t"
+            "p\tp_holm\tdetectable\tverdict\n");
     for (int i = 0; i < st->n; i++) {
         const struct comparison *c = &st->contrasts[i].c;
         if (!c->refused)
-            text_printf(&t, "%s\t%s\t%d\t%s\t%d\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%d\t%d\t%d\t%.8g\t%.8g\t%.8g\t%s\n", c->task,
-                        c->metric, !c->exploratory, c->model, c->n, c->score, c->score_lo, c->score_hi, c->base_score, c->delta,
-                        c->delta_lo, c->delta_hi, c->lost, c->won, c->other, c->p, c->p_holm, c->detectable,
+            text_printf(&t, "%s\t%s\t%d\t%s\t%d\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%.8g\t%d\t%d\t%d\t%.8g\t%.8g\t%.8g\t%s\n",
+                        c->task, c->metric, !c->exploratory, c->model, c->n, c->score, c->score_lo, c->score_hi, c->base_score,
+                        c->delta, c->delta_lo, c->delta_hi, c->lost, c->won, c->other, c->p, c->p_holm, c->detectable,
                         verdict_names[c->verdict]);
     }
     bool ok = write_text(dir, "data/comparisons.tsv", &t, err);

@@ -190,7 +190,8 @@ static bool run_note_invocation(struct store *s, int64_t run, const struct run_i
 {
     static const char *const sql =
         "UPDATE runs SET "
-        "program_version = iif(instr(',' || program_version || ',', ',' || ?1 || ','), program_version, program_version || ',' || ?1), "
+        "program_version = iif(instr(',' || program_version || ',', ',' || ?1 || ','), program_version, program_version || ',' || "
+        "?1), "
         "git_commit = iif(instr(',' || git_commit || ',', ',' || ?2 || ','), git_commit, git_commit || ',' || ?2), "
         "kernels = iif(instr(',' || kernels || ',', ',' || ?3 || ','), kernels, kernels || ',' || ?3), "
         "items_expected = max(items_expected, ?4) WHERE id = ?5 AND finished = 0";

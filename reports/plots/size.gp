@@ -1,7 +1,7 @@
 # size.gp - score against file size; error bars are paired: base score plus the 95 % interval of the delta.
 #   gnuplot -e "data='data/size-mmlu.tsv'; out='plots/size-mmlu.svg'" size.gp
 # data: label, size (see power), score, lo, hi (%), kind (0 better, 1 worse, 2 equivalent, 3 cannot tell, 4 the base),
-#       side of the label (1 right, -1 left), power (9: sizes are in GB, 6: MB, 3: kB)
+#       place of the label (side + 3 level; side 1 right, -1 left; level 1 above, -1 below), power (9: sizes are in GB, 6: MB, 3: kB)
 set datafile separator tab
 set terminal svg size 860,420 dynamic font "sans-serif,13" background "#ffffff" name "size"
 set output out
@@ -26,14 +26,16 @@ set yrange [low - pad : high + pad]
 set key outside top horizontal center textcolor rgb "#1f2933" samplen .5 width 1
 set arrow 1 from graph 0, first base to graph 1, first base nohead dashtype 2 linecolor rgb "#7b8794" back
 at(k, x) = (int(column(6)) == k ? x : NaN)
-side(k, x) = (int(column(7)) == k ? x : NaN)
+place(k, x) = (int(column(7)) == k ? x : NaN)
 plot data using (at(4, $2)):3 skip 1 with points pointtype 13 pointsize 1.6 linecolor rgb "#1f2933" title "base", \
      data using (at(0, $2)):3:4:5 skip 1 with yerrorbars pointtype 9 pointsize 1.1 linewidth 2 linecolor rgb "#0b7a4b" notitle, \
      data using (at(1, $2)):3:4:5 skip 1 with yerrorbars pointtype 11 pointsize 1.1 linewidth 2 linecolor rgb "#c2410c" notitle, \
      data using (at(2, $2)):3:4:5 skip 1 with yerrorbars pointtype 5 pointsize .8 linewidth 2 linecolor rgb "#2563a8" notitle, \
      data using (at(3, $2)):3:4:5 skip 1 with yerrorbars pointtype 6 pointsize .9 linewidth 2 linecolor rgb "#6b7280" notitle, \
-     data using (side(1, $2)):3:1 skip 1 with labels left offset 1.6,.6 textcolor rgb "#1f2933" noenhanced notitle, \
-     data using (side(-1, $2)):3:1 skip 1 with labels right offset -1.6,.6 textcolor rgb "#1f2933" noenhanced notitle, \
+     data using (place(4, $2)):3:1 skip 1 with labels left offset 1.6,0.6 textcolor rgb "#1f2933" noenhanced notitle, \
+     data using (place(2, $2)):3:1 skip 1 with labels right offset -1.6,0.6 textcolor rgb "#1f2933" noenhanced notitle, \
+     data using (place(-2, $2)):3:1 skip 1 with labels left offset 1.6,-0.7 textcolor rgb "#1f2933" noenhanced notitle, \
+     data using (place(-4, $2)):3:1 skip 1 with labels right offset -1.6,-0.7 textcolor rgb "#1f2933" noenhanced notitle, \
      keyentry with points pointtype 9 pointsize 1.1 linecolor rgb "#0b7a4b" title "better", \
      keyentry with points pointtype 11 pointsize 1.1 linecolor rgb "#c2410c" title "worse", \
      keyentry with points pointtype 5 pointsize .8 linecolor rgb "#2563a8" title "equivalent", \

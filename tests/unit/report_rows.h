@@ -69,7 +69,10 @@ static inline double made_margin(const struct made_task *t, const struct made_mo
 {
     uint64_t task_seed = hash_bytes(t->name, strlen(t->name));
     if (isinf(m->shift))
-        return random_unit_at(task_seed + hash_bytes(m->label, strlen(m->label)), (uint64_t)i) < 1.0 / (t->choices ? t->choices : 400) ? .2 : -.2;
+        return random_unit_at(task_seed + hash_bytes(m->label, strlen(m->label)), (uint64_t)i) <
+                       1.0 / (t->choices ? t->choices : 400)
+                   ? .2
+                   : -.2;
     return t->ability + 2 * made_normal(task_seed, (uint64_t)i) +
            (m->blur > 0 ? m->shift + m->blur * made_normal(task_seed + hash_bytes(m->label, strlen(m->label)), (uint64_t)i) : 0);
 }
@@ -105,7 +108,8 @@ static inline void made_fill(struct made_item *x, const struct made_task *t, con
         .margin = fabs(margin), .elapsed_ns = 100000000 + i, .choices = x->choices, .n_choices = t->choices,
         .extractions = x->extractions, .n_extractions = t->choices ? 0 : 1, .scores = x->scores, .n_scores = 2,
     };
-    snprintf(x->row.prompt_hash, sizeof x->row.prompt_hash, "%016llx%048d", (unsigned long long)hash_bytes(x->id, strlen(x->id)), i);
+    snprintf(x->row.prompt_hash, sizeof x->row.prompt_hash, "%016llx%048d", (unsigned long long)hash_bytes(x->id, strlen(x->id)),
+             i);
 }
 
 static inline struct run_identity made_identity(const struct made_task *t, const struct made_model *m, int n)
@@ -135,7 +139,8 @@ static inline int64_t made_run(struct store *s, const struct made_task *t, const
         made_fill(&item, t, m, i);
         MUST(store_put_item(s, run, &item.row, &err));
     }
-    MUST(store_run_totals(s, run, true, n * .8 * m->bits / 16, n * 640, t->choices ? 0 : n * 100, (uint64_t)(5e9 * m->bits / 8), &err));
+    MUST(store_run_totals(s, run, true, n * .8 * m->bits / 16, n * 640, t->choices ? 0 : n * 100, (uint64_t)(5e9 * m->bits / 8),
+                          &err));
     MUST(store_commit(s, &err));
     return run;
 }

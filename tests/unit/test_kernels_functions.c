@@ -172,7 +172,7 @@ static void test_rope_row(void **state)
     for (size_t p = 0; p < ARRAY_LEN(positions); p++) {
         rope_row(inv, 32, positions[p], c, s);
         for (int i = 0; i < 32; i++) {
-            double a = (double)((float)positions[p] * inv[i]);      /* the angle is rounded to f32, as peers do */
+            double a = (double)((float)positions[p] * inv[i]);     /* the angle is rounded to f32 */
             CHECK_NEAR(c[i], cos(a), 6e-8, "cos at position %d, pair %d", positions[p], i);
             CHECK_NEAR(s[i], sin(a), 6e-8, "sin at position %d, pair %d", positions[p], i);
         }

@@ -173,6 +173,7 @@ static void test_memory_table(void **state)
         struct error err;
         struct model m;
         MUST(model_shape(&m, table[i].shape, "google-q4_0", &err));
+        CHECK(strstr(model_published_recipe(&m), "Google Q4_0"), "%s: recipe %s", table[i].shape, model_published_recipe(&m));
         for (int c = 0; c < 3; c++) {
             struct memory_need need = model_memory(&m, contexts[c]);
             CHECK_NEAR((double)need.total_bytes / 1073741824, table[i].need[c], 0.005, "%s at %d", table[i].shape, contexts[c]);

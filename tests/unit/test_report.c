@@ -63,11 +63,13 @@ static void test_counts(void **state)
                 cell[b > 0][q > 0]++;
                 tie += (b > 0) != (q > 0) && fabs(b) < .1;
                 sure += (b > 0) != (q > 0) && fabs(b) > 1;
-                other += b <= 0 && q <= 0 && (!bi.row.answer != !qi.row.answer || (bi.row.answer && strcmp(bi.answer, qi.answer) != 0));
+                other +=
+                    b <= 0 && q <= 0 && (!bi.row.answer != !qi.row.answer || (bi.row.answer && strcmp(bi.answer, qi.answer) != 0));
             }
             CHECK(x->n == made_tasks[t].n && x->both == cell[1][1] && x->lost == cell[1][0] && x->won == cell[0][1] &&
                   x->neither == cell[0][0], "%s %s: %d %d %d %d", x->task, x->model, x->both, x->lost, x->won, x->neither);
-            CHECK(x->lost_tie + x->won_tie == tie && x->lost_sure + x->won_sure == sure, "%s %s: flips by margin", x->task, x->model);
+            CHECK(x->lost_tie + x->won_tie == tie && x->lost_sure + x->won_sure == sure, "%s %s: flips by margin", x->task,
+                  x->model);
             CHECK(x->other == other, "%s %s: %d changed answers, expected %d", x->task, x->model, x->other, other);
             CHECK_NEAR(x->delta, x->score - x->base_score, 1e-15, "%s %s", x->task, x->model);
             CHECK_NEAR(x->p, mcnemar_midp(x->lost, x->won), 0, "%s %s", x->task, x->model);
@@ -211,6 +213,10 @@ static void test_unfinished(void **state)
     expect_refusal("bf16", "rtn-q4_0", NULL, "the run of rtn-q4_0 (run 2) is unfinished: 54 of 60 items");
     expect_refusal("rtn-q4_0", "bf16", NULL, "the run of rtn-q4_0 (run 2) is unfinished: 54 of 60 items");
     expect_refusal("bf16", "q8_0", NULL, "q8_0 (run 3) has 40 items, the base bf16 (run 1) has 60, 40 in common");
+    made_run(store, t, &made_models[3], NULL, 60);
+    assert_int_equal(sqlite3_exec(store_db(store), "DELETE FROM scores WHERE metric = 'acc' AND item IN (SELECT id FROM items "
+                                  "WHERE run = 4 LIMIT 3)", NULL, NULL, NULL), SQLITE_OK);
+    expect_refusal("bf16", "qat-q4_0", NULL, "only 57 of 60 items have a score for \"acc\"");
     const char *models[] = { "rtn-q4_0" };
     struct report_options o = { .base = "bf16", .models = models, .n_models = 1, .common_items = true };
     MUST(report_compare(store, &o, &c, &n, &err));
@@ -246,7 +252,8 @@ static void test_names(void **state)
         report_compare_free(c, n);
     }
     made_run(store, t, &again, NULL, 30);
-    expect_refusal("bf16", "rtn-q4_0", NULL, "\"rtn-q4_0\" names several files of weights: 4c4c4c000000 (run 2, mmlu); 4c4c4d (run 4");
+    expect_refusal("bf16", "rtn-q4_0", NULL,
+                   "\"rtn-q4_0\" names several files of weights: 4c4c4c000000 (run 2, mmlu); 4c4c4d (run 4");
     MUST(compare("bf16", "4c4c4d", NULL, &c, &n, &err));
     CHECK(strcmp(c->facts.runs, "4") == 0, "by digest: run %s", c->facts.runs);
     report_compare_free(c, n);
@@ -399,7 +406,8 @@ static void test_gate_moved_only(void **state)
     char *text;
     made_run(store, &made_tasks[1], &made_models[0], NULL, 100);
     made_run(store, &made_tasks[1], &made_models[0], "night 2", 100);
-    sql("UPDATE choices SET logprob = logprob * 1.0000001 WHERE position = 2 AND item IN (SELECT id FROM items WHERE run = 2 LIMIT 7)");
+    sql("UPDATE choices SET logprob = logprob * 1.0000001 WHERE position = 2 AND item IN (SELECT id FROM items WHERE run = 2 LIMIT "
+        "7)");
     enum gate_result got = gate("1", "2", 0, false, &text);
     CHECK(got == GATE_PASS && strstr(text, "93 rows identical, 7 with other log-probabilities only, 0 changed"), "%s", text);
     free(text);

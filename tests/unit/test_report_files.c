@@ -20,8 +20,12 @@ static int make_database(void **state)
         nightly.blur = .2 + .02 * (double)i;
         made_run(store, &made_tasks[1], &nightly, nights[i], made_tasks[1].n);
     }
-    return sqlite3_exec(store_db(store), "UPDATE items SET output = '<script>alert(\"x\")</script> ``` | & ' || x'ff' WHERE margin < 2 AND "
-                        "output IS NOT NULL", NULL, NULL, NULL) == SQLITE_OK ? 0 : -1;
+    return sqlite3_exec(store_db(store),
+                        "UPDATE items SET output = '<script>alert(\"x\")</script> ``` | & ' || x'ff' WHERE margin < 2 AND "
+                        "output IS NOT NULL",
+                        NULL, NULL, NULL) == SQLITE_OK
+               ? 0
+               : -1;
 }
 
 static int remove_database(void **state)
@@ -70,8 +74,18 @@ static void test_whole_folder(void **state)
         free(tsv);
     }
     char *html = content(dir, "index.html"), *md = content(dir, "report.md");
-    static const char *const both[] = { "In short", "Gap closed", "Flips", "By subject", "Token-level distance", "Conversion: against another reference", "History",
-                                        "Items that flipped", "Models and runs", "0f3a9c1d2e4b", "avx512", "i16" };
+    static const char *const both[] = { "In short",
+                                        "Gap closed",
+                                        "Flips",
+                                        "By subject",
+                                        "Token-level distance",
+                                        "Conversion: against another reference",
+                                        "History",
+                                        "Items that flipped",
+                                        "Models and runs",
+                                        "0f3a9c1d2e4b",
+                                        "avx512",
+                                        "i16" };
     for (size_t i = 0; i < ARRAY_LEN(both); i++)
         CHECK(strstr(html, both[i]) && strstr(md, both[i]), "\"%s\" is in both", both[i]);
     CHECK(strstr(html, made_models[3].sha256) && strstr(md, made_models[3].sha256), "digests");

@@ -213,7 +213,8 @@ static void test_distributions(void **state)
     static const struct { int n, m; double p; } bi[] = { { 20000, 9800, .00239044472795 }, { 20000, 10200, .997712882017 },
         { 19999, 9999, .5 }, { 758, 346, .00908595876405 }, { 10, 4, .376953125 }, { 1500, 500, 5.56671520062e-39 } };
     for (size_t i = 0; i < ARRAY_LEN(bi); i++)
-        CHECK_NEAR(binomial_half_lower(bi[i].n, bi[i].m), bi[i].p, 1e-10 * bi[i].p, /* lgamma of 20001 has 11 digits after the point */ "binomial %d, %d", bi[i].n, bi[i].m);
+        CHECK_NEAR(binomial_half_lower(bi[i].n, bi[i].m), bi[i].p, 1e-10 * bi[i].p,
+                   /* lgamma of 20001 has 11 digits after the point */ "binomial %d, %d", bi[i].n, bi[i].m);
 }
 
 static const double fractions[] = { .5, -.25, 1, 0, .125, .75, -1, .5, .25, .375 };

@@ -527,7 +527,8 @@ static void test_merge(void **state)
         CHECK(count(s, "SELECT new_tokens FROM v_runs WHERE model = 'q4'") == 20, "totals do not grow by merging again");
     }
     MUST(put_run(in_folder("d.db"), "q4", 0, 60, &err));
-    sql(in_folder("d.db"), "UPDATE items SET answer = 'Z' WHERE item = 'subject_0/57'; DELETE FROM items WHERE item = 'subject_0/0'");
+    sql(in_folder("d.db"),
+        "UPDATE items SET answer = 'Z' WHERE item = 'subject_0/57'; DELETE FROM items WHERE item = 'subject_0/0'");
     CHECK(!store_merge(s, in_folder("d.db"), &err) && strstr(err.text, "subject_0/57") && strstr(err.text, "d.db"), "%s", err.text);
     CHECK(!store_merge(s, in_folder("none.db"), &err) && strstr(err.text, "none.db"), "%s", err.text);
     CHECK(count(s, "SELECT count(*) FROM items") == 70, "a failed merge leaves nothing");

@@ -150,7 +150,8 @@ float vec_dot(const struct kernels *k, const float *a, const float *b, int n)
 void vec_rms_norm(const struct kernels *k, const float *x, const float *w, float eps, float *y, int n)
 {
     float mean = k->vec.dot(x, x, n) / (float)n;
-    k->vec.scale_by(x, 1.0f / sqrtf(mean + eps), w, y, n);
+    /* This factor's error is common to the whole row, so it is rounded once. */
+    k->vec.scale_by(x, (float)(1.0 / sqrt((double)mean + (double)eps)), w, y, n);
 }
 
 void vec_add(const struct kernels *k, float *y, const float *x, int n)

@@ -13,6 +13,8 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+enum { PREFETCH_BYTES = 6144 };
+
 /* ---- packing ---- */
 
 /* Words of 16 rows, four at a time: a register holds rows i, i + 4, i + 8, i + 12, and 4 x 4 words are turned inside
@@ -113,6 +115,17 @@ INLINE __m512i quad(const int plane, const uint8_t *in, int s, const int j, cons
     return plane == PLANE_4_LUT ? _mm512_shuffle_epi8(table, w) : w;
 }
 
+/* The packed tiles are one stream, but their scales lie at the end of each chunk: hardware alone follows it at half
+ * speed.  step is about a span's bytes with its scales. */
+INLINE void prefetch_span(const int plane, const uint8_t *in, int s)
+{
+    const int step = (plane == PLANE_8 ? 544 : plane == PLANE_6K ? 440 : 288) * span_of(plane);
+    const uint8_t *ahead = in + s * step + PREFETCH_BYTES;
+    UNROLL
+    for (int i = 0; i < step; i += 64)
+        _mm_prefetch((const char *)(ahead + i), _MM_HINT_T0);
+}
+
 INLINE __m512i lut_of(const struct layout *l)
 {
     return l->lut ? _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)l->lut)) : _mm512_setzero_si512();
@@ -122,12 +135,14 @@ INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t 
 {
     const int span = span_of(plane);
     __m512i table = lut_of(l);
-    for (int s = 0; s < blocks / span; s++)
+    for (int s = 0; s < blocks / span; s++) {
+        prefetch_span(plane, in, s);
         UNROLL
         for (int j = 0; j < span; j++)
             UNROLL
             for (int i = 0; i < 8; i++)
                 put_quad(codes, 8 * (span * s + j) + i, quad(plane, in, s, j, i, table), wide);
+    }
 }
 
 INLINE void expand_codes(const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
@@ -354,10 +369,12 @@ INLINE void direct(const int plane, const bool wide, const int subs, bool has_mi
     UNROLL
     for (int t = 0; t < T; t++)
         f[t] = _mm512_loadu_ps(acc + 16 * t);
-    for (int s = 0; s < blocks / span; s++)
+    for (int s = 0; s < blocks / span; s++) {
+        prefetch_span(plane, in, s);
         UNROLL
         for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs))
             direct_block(plane, wide, subs, has_min, in, s, j, table, w, s * span + j, panel, T, f);
+    }
     UNROLL
     for (int t = 0; t < T; t++)
         _mm512_storeu_ps(acc + 16 * t, f[t]);
@@ -497,7 +514,9 @@ INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_
         __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
         UNROLL
         for (int i = 0; i < FLOAT_ROWS; i++) {
-            __m512 c = load_float(f, row + (size_t)i * row_bytes + (size_t)(size * k), m);
+            const uint8_t *p = row + (size_t)i * row_bytes + (size_t)(size * k);
+            _mm_prefetch((const char *)(p + PREFETCH_BYTES / 4), _MM_HINT_T0);
+            __m512 c = load_float(f, p, m);
             UNROLL
             for (int t = 0; t < T; t++)
                 a[i * T + t] = _mm512_fmadd_ps(c, _mm512_loadu_ps(panel + 16 * t), a[i * T + t]);
@@ -586,8 +605,11 @@ static double peak_read(const void *p, size_t bytes)
     __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
     for (size_t i = 0; i + 256 <= bytes; i += 256)
         UNROLL
-        for (int j = 0; j < 4; j++)
-            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512((const uint8_t *)p + i + 64 * j));
+        for (int j = 0; j < 4; j++) {
+            const uint8_t *at = (const uint8_t *)p + i + 64 * j;
+            _mm_prefetch((const char *)(at + PREFETCH_BYTES), _MM_HINT_T0);
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(at));
+        }
     __asm__ volatile("" : : "v"(sum[0]), "v"(sum[1]), "v"(sum[2]), "v"(sum[3]));
     return (double)bytes;
 }

@@ -11,6 +11,7 @@
 typedef struct {
     float f[16];
 } v16;
+#define LANES_IN_MEMORY         /* blocks of sixteen accumulators gain nothing here */
 
 #define LANES for (int l_ = 0; l_ < 16; l_++)
 

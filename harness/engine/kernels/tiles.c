@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24,
+       DIRECT_ROWS = 4 };
 
 static int at_most(int a, int b)
 {
@@ -211,11 +212,12 @@ static void store_tile(const struct product *p, int tile, int first, int end, co
  * by tile, so that the weights are one stream. */
 static void integer_block(const struct integer_job *j, int from, int to, int first, int end, float *acc)
 {
-    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, pairs = (to - from + 1) / 2, rows = end - first;
-    for (int i = 0; i < chunks * pairs; i++) {
-        int chunk = rows <= FEW_ROWS ? i % chunks : i / pairs, pair = rows <= FEW_ROWS ? i / chunks : i % pairs;
-        int tile = from + 2 * pair;
-        multiply_chunk(j, tile, at_most(2, to - tile), chunk, first, end, acc + 2 * pair * rows * 16);
+    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, n = end - first;
+    int width = n <= DIRECT_ROWS ? 1 : 2, steps = (to - from + width - 1) / width;
+    for (int i = 0; i < chunks * steps; i++) {
+        int chunk = n <= FEW_ROWS ? i % chunks : i / steps, step = n <= FEW_ROWS ? i / chunks : i % steps;
+        int tile = from + width * step;
+        multiply_chunk(j, tile, at_most(width, to - tile), chunk, first, end, acc + width * step * n * 16);
     }
 }
 

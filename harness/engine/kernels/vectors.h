@@ -90,7 +90,7 @@ static void tanh_f32(const float *x, float *y, int n)
         store_up_to(y + i, v_tanh(load_up_to(x + i, n - i)), n - i);
 }
 
-/* (a, b) -> (a cos - b sin, b cos + a sin), the second product fused. */
+/* (a, b) -> (a cos - b sin, b cos + a sin), each product rounded, as the reference implementations do. */
 static void rope_f32(float *x, const float *cos_t, const float *sin_t, int n)
 {
     float *y = x + n / 2;
@@ -98,8 +98,8 @@ static void rope_f32(float *x, const float *cos_t, const float *sin_t, int n)
         int left = n / 2 - i;
         v16 a = load_up_to(x + i, left), b = load_up_to(y + i, left);
         v16 c = load_up_to(cos_t + i, left), s = load_up_to(sin_t + i, left);
-        store_up_to(x + i, v_fma(a, c, v_sub(v_set(0.0f), v_mul(b, s))), left);
-        store_up_to(y + i, v_fma(b, c, v_mul(a, s)), left);
+        store_up_to(x + i, v_sub(v_mul(a, c), v_mul(b, s)), left);
+        store_up_to(y + i, v_add(v_mul(b, c), v_mul(a, s)), left);
     }
 }
 
