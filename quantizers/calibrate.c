@@ -262,6 +262,19 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
     return ok && (!keep || pass_check(s, layer, err));
 }
 
+bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err)
+{
+    const struct calibration *k = s->job->calibration;
+    const struct model_config *c = &s->job->model->config;
+    int first = group * s->group_rows, n = k->rows - first < s->group_rows ? k->rows - first : s->group_rows;
+    size_t at = (size_t)first * (size_t)k->tokens, d = (size_t)c->hidden;
+    *values = (size_t)n * (size_t)k->tokens * d;
+    memcpy(out, s->x + at * d, *values * sizeof *out);
+    engine_stream_group(s->engine, group);
+    return engine_stream_layer(s->engine, layer, n, k->tokens, out,
+                               s->ple ? s->ple + at * (size_t)c->n_layers * (size_t)c->ple_size : NULL, err);
+}
+
 bool pass_check(const struct pass *s, int layer, struct error *err)
 {
     const struct calibration *k = s->job->calibration;
