@@ -81,6 +81,8 @@ bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct err
     tensor_row(t, m, r, out);
     if (!row_is_finite(out, t->cols)) {
         int64_t c = 0;
+        if (!tensor_check_scales(t, m * t->rows + r, 1, err))
+            return false;
         while (isfinite(out[c]))
             c++;
         return fail(err, STATUS_INPUT, "tensor %s has %g at row %lld, column %lld; expected finite weights", t->name,
