@@ -45,6 +45,21 @@ static void put(cJSON *o, const char *name, double v)
     cJSON_AddNumberToObject(o, name, v);
 }
 
+/* A float key: transformers takes 30 for an integer and refuses it, so 30.0. */
+static void put_real(cJSON *o, const char *name, double v)
+{
+    char s[40];
+    double back;
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(s, sizeof s - 2, "%.*g", digits, v);
+        if (parse_double(s, -1e300, 1e300, &back) && back == v)
+            break;
+    }
+    if (!strpbrk(s, ".e"))
+        snprintf(s + strlen(s), 3, ".0");
+    cJSON_AddRawToObject(o, name, s);
+}
+
 static const struct layer_config *layer_of_kind(const struct model_config *c, bool sliding)
 {
     for (int l = 0; l < c->n_layers; l++)
@@ -83,9 +98,9 @@ static bool put_llama3(const struct model *m, cJSON *o, const struct tensor *fre
         return fail(err, STATUS_UNSUPPORTED, "%s: rope_freqs.weight follows no rule that config.json can name", m->path);
     cJSON *r = cJSON_AddObjectToObject(o, "rope_scaling");
     cJSON_AddStringToObject(r, "rope_type", "llama3");
-    put(r, "factor", factor);
-    put(r, "low_freq_factor", 1);
-    put(r, "high_freq_factor", 4);
+    put_real(r, "factor", factor);
+    put_real(r, "low_freq_factor", 1);
+    put_real(r, "high_freq_factor", 4);
     put(r, "original_max_position_embeddings", length);
     return true;
 }
@@ -103,19 +118,19 @@ static bool put_rope(const struct model *m, cJSON *o, struct error *err)
         for (int i = 0; t && i < t->head_size / 2; i++)
             turned += t->inv_freq[i] > 0;
         cJSON_AddStringToObject(full, "rope_type", "proportional");
-        put(full, "partial_rotary_factor", t ? 2.0 * turned / t->head_size : 0.25);
-        put(full, "rope_theta", theta);
+        put_real(full, "partial_rotary_factor", t ? 2.0 * turned / t->head_size : 0.25);
+        put_real(full, "rope_theta", theta);
         cJSON_AddStringToObject(slide, "rope_type", "default");
-        put(slide, "rope_theta", key_number(m, "rope.freq_base_swa", 10000));
+        put_real(slide, "rope_theta", key_number(m, "rope.freq_base_swa", 10000));
         return true;
     }
-    put(o, "rope_theta", theta);
+    put_real(o, "rope_theta", theta);
     if (strcmp(m->config.arch, "gemma3") == 0)
-        put(o, "rope_local_base_freq", key_number(m, "rope.freq_base_swa", 10000));
+        put_real(o, "rope_local_base_freq", key_number(m, "rope.freq_base_swa", 10000));
     if (linear != 1) {
         cJSON *r = cJSON_AddObjectToObject(o, "rope_scaling");
         cJSON_AddStringToObject(r, "rope_type", "linear");
-        put(r, "factor", linear);
+        put_real(r, "factor", linear);
     }
     return !freqs || put_llama3(m, o, freqs, err);
 }
@@ -197,15 +212,15 @@ static cJSON *made_config(const struct model *m, const char *dtype, struct error
     put(o, "intermediate_size", c->layers[0].ffn_size ? c->layers[0].ffn_size : c->layers[0].expert_ffn_size);
     put(o, "vocab_size", c->vocab);
     put(o, "max_position_embeddings", c->context);
-    put(o, "rms_norm_eps", short_number(c->eps));
+    put_real(o, "rms_norm_eps", short_number(c->eps));
     cJSON_AddBoolToObject(o, "tie_word_embeddings", c->tied_output);
     cJSON_AddBoolToObject(o, "attention_bias", false);
     if (strncmp(c->arch, "gemma", 5) == 0 && strcmp(c->arch, "gemma4"))
         put(o, "query_pre_attn_scalar", round(1 / ((double)c->attn_scale * (double)c->attn_scale)));
     if (c->final_softcap > 0)
-        put(o, "final_logit_softcapping", (double)c->final_softcap);
+        put_real(o, "final_logit_softcapping", (double)c->final_softcap);
     if (c->attn_softcap > 0)
-        put(o, "attn_logit_softcapping", (double)c->attn_softcap);
+        put_real(o, "attn_logit_softcapping", (double)c->attn_softcap);
     if (c->bos >= 0)
         put(o, "bos_token_id", c->bos);
     if (c->eos >= 0)
@@ -230,6 +245,46 @@ static void source_folder(const struct model *m, struct text *out)
         text_puts(out, ".");
 }
 
+/* Numbers keep the spelling they have in the source's text (cJSON would print 30.0 as 30, another type to readers of
+ * the folder): both are walked in the order of the text. */
+static bool keep_spelling(cJSON *node, const char **p, struct error *err)
+{
+    for (cJSON *c = node->child; c; c = c->next)
+        if (!keep_spelling(c, p, err))
+            return false;
+    if (!cJSON_IsNumber(node))
+        return true;
+    while (**p && **p != '-' && !(**p >= '0' && **p <= '9'))
+        if (*(*p)++ == '"') {
+            while (**p && **p != '"')
+                *p += **p == '\\' && (*p)[1] ? 2 : 1;
+            *p += **p == '"';
+        }
+    size_t n = strspn(*p, "+-.0123456789eE");
+    char *spelling = cJSON_malloc(n + 1);
+    if (!spelling)
+        return fail(err, STATUS_MEMORY, "out of memory for config.json");
+    memcpy(spelling, *p, n);
+    spelling[n] = '\0';
+    *p += n;
+    node->valuestring = spelling;
+    node->type = (node->type & ~0xFF) | cJSON_Raw;
+    return true;
+}
+
+static cJSON *source_config(const char *path, struct error *err)
+{
+    struct text text = { 0 };
+    cJSON *o = file_read(path, 64 << 20, &text, err) ? json_parse(text_str(&text), text.len, path, err) : NULL;
+    const char *p = text_str(&text);
+    if (o && !keep_spelling(o, &p, err)) {
+        cJSON_Delete(o);
+        o = NULL;
+    }
+    text_free(&text);
+    return o;
+}
+
 cJSON *hf_config(const struct model *m, const char *dtype, struct error *err)
 {
     static const char *const old[] = { "quantization_config", "quantization" };
@@ -238,7 +293,7 @@ cJSON *hf_config(const struct model *m, const char *dtype, struct error *err)
     struct text dir = { 0 }, path = { 0 };
     source_folder(m, &dir);
     path_join(&path, text_str(&dir), "config.json");
-    cJSON *o = json_parse_file(text_str(&path), 64 << 20, err);
+    cJSON *o = source_config(text_str(&path), err);
     text_free(&dir);
     text_free(&path);
     for (size_t i = 0; o && i < ARRAY_LEN(old); i++) {
