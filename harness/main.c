@@ -1,7 +1,9 @@
 /* main.c - command line -> one call.  The only place that prints errors or decides the exit code. */
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -49,8 +51,19 @@ static int run_command(const struct command *c, int argc, char **argv)
     return code;
 }
 
+/* Model files are mapped: one that is cut short or whose disk fails while it is read arrives here. */
+static void on_bus_error(int number)
+{
+    static const char text[] = "qdelta: a mapped model file cannot be read any more: it was cut short, or its disk failed\n";
+    (void)number;
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
+    signal(SIGBUS, on_bus_error);
     setlocale(LC_ALL, "C");     /* numbers read and print the same everywhere */
     if (argc < 2) {
         print_help(stderr);

@@ -14,7 +14,7 @@
 #include "hf.h"
 #include "solve.h"
 
-enum { RATIOS = 20, MOST_CONSUMERS = 6, PROOF_TOKENS = 32 };
+enum { MOST_CONSUMERS = 6, PROOF_TOKENS = 32 };
 
 static const struct {
     const char *name, *producer;
@@ -53,6 +53,7 @@ struct work {
     struct part *producer, *leader, *consumers[MOST_CONSUMERS];
     int n_consumers, n;         /* columns of the consumers */
     struct layer_stats *stats;
+    int ratios;                 /* candidates beside the identity */
     const float *input;         /* mean |x| of the leader's inputs */
     float *weight;              /* mean of |w| / group's largest */
     float *scale;               /* the candidate at hand, or the chosen one */
@@ -68,6 +69,7 @@ struct input_stats {
     int64_t tokens;
 };
 struct layer_stats {
+    int ratios;
     struct input_stats *all;
     int n;
     float **kept;               /* dense tensors that the engine uses to the end */
@@ -137,10 +139,10 @@ static bool weigh(struct work *w, struct error *err)
     return ok;
 }
 
-/* Candidate r: inputs against weights in the ratio r / RATIOS; -1 is the identity. */
+/* Candidate r: inputs against weights in the ratio r / ratios; -1 is the identity. */
 static void make_scale(struct work *w, int r)
 {
-    float lo = INFINITY, hi = 0, ratio = (float)r / RATIOS;
+    float lo = INFINITY, hi = 0, ratio = (float)r / (float)w->ratios;
     for (int c = 0; c < w->n; c++) {
         float s = r < 0 ? 1 : powf(w->input[c], ratio) / (powf(w->weight[c], 1 - ratio) + 1e-4f);
         s = s > 1e-4f ? s : 1e-4f;
@@ -232,7 +234,7 @@ static bool search(struct work *w, double *gain, struct error *err)
 {
     double best = INFINITY, identity = 0;
     int chosen = -1;
-    for (int r = -1; r < RATIOS; r++) {
+    for (int r = -1; r < w->ratios; r++) {
         double error;
         make_scale(w, r);
         for (int k = 0; k < w->n_consumers; k++)
@@ -353,8 +355,13 @@ static bool keep_fold(struct work *w, struct error *err)
         inverse[c] = 1 / w->scale[c];
     if (ok)
         ok = folds[w->fold].rows ? multiply(&w->producer->row_scale, w->scale, w->n, err) : multiply(&w->producer->col_scale, inverse, w->n, err);
-    for (int k = 0; ok && k < w->n_consumers; k++)
+    for (int k = 0; ok && k < w->n_consumers; k++) {
         ok = multiply(&w->consumers[k]->col_scale, w->scale, w->n, err);
+        if (!w->consumers[k]->matrix)
+            w->consumers[k]->to = FORMAT_F32;
+    }
+    if (!w->producer->matrix)
+        w->producer->to = FORMAT_F32;           /* a divided norm keeps its precision in folders too */
     free(inverse);
     return ok;
 }
@@ -432,7 +439,7 @@ struct tally {
 static bool run_fold(struct job *j, struct pass *s, struct layer_stats *stats, int layer, size_t fold, float *want, struct tally *y,
                      struct error *err)
 {
-    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .want = want, .stats = stats };
+    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .want = want, .stats = stats, .ratios = stats->ratios };
     double gain = 1;
     bool proven = false;
     if (!fold_applies(fold, &j->model->config, layer) || !find_parts(&w))
@@ -526,8 +533,10 @@ bool awq_prepare(struct job *j, struct error *err)
     struct tally y = { 0 };
     float *want = NULL;
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err) &&
+    double grid;
+    bool ok = setting_number(j->o, "grid", 1, 1000, 20, &grid, err) && pass_open(&s, j, err) &&
               (want = mem_new((size_t)s.group_rows * (size_t)j->calibration->tokens * (size_t)j->model->config.hidden, sizeof *want, err));
+    stats.ratios = ok ? (int)grid : 0;
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "scale layer", l, layers);
         ok = run_layer(j, &s, &stats, l, want, &y, err);

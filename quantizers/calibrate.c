@@ -156,7 +156,7 @@ static bool size_windows(struct job *j, struct calibration *c, size_t n, bool bo
         c->tokens = (int)n + bos;
         own = (int)n;
     }
-    if (own < LEAST_TOKENS)
+    if (c->tokens < LEAST_TOKENS)
         return fail(err, STATUS_INPUT, "calibration text %s gives %zu tokens, at least %d are needed", c->name, n, LEAST_TOKENS);
     if ((size_t)c->rows > n / (size_t)own)
         c->rows = (int)(n / (size_t)own);

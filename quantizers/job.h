@@ -36,6 +36,7 @@ struct method {
     /* Blocks of formats that the method rounds in a way of its own; false: quantize_row does it. */
     bool (*row)(const struct part *p, const float *x, void *out);
     const char *row_name;       /* what the report calls that, "lattice" */
+    enum format_id row_format;
 };
 extern const struct method methods[];
 extern const int n_methods;

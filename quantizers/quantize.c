@@ -191,6 +191,11 @@ static bool make_parts(struct job *j, bool to_gguf, struct error *err)
             set_rotary_order(p, m, to_gguf);
         }
     free(to);
+    int matrices = 0;
+    for (int i = 0; ok && i < j->n_parts; i++)
+        matrices += j->parts[i].matrix;
+    if (ok && l && !matrices)
+        return fail(err, STATUS_INPUT, "%s: no matrix has rows that divide into groups of %d for %s", m->path, l->group, l->name);
     if (ok && j->n_parts != m->n_tensors)
         return fail(err, STATUS_FORMAT, "%s has %d tensors in layers beyond its %d layers", m->path,
                     m->n_tensors - j->n_parts, m->config.n_layers);

@@ -126,7 +126,8 @@ static bool stream_rounded(const struct job *j, struct part *p, sink put, void *
     if (ok && formats[p->to].quantized && isnan(p->rms))
         p->rms = power > 0 ? sqrt(error / power) : 0;
     if (!p->method)
-        p->method = !formats[p->to].quantized || !j->recipe ? "convert" : j->method->row_name && p->to == FORMAT_Q4_0 ? j->method->row_name :
+        p->method = !formats[p->to].quantized ? "convert" :
+                    !j->recipe ? "repack" : j->method->row && p->to == j->method->row_format ? j->method->row_name :
                     s.importance ? "rtn imatrix" : "rtn";
     free(s.out);
     free(s.scratch);

@@ -27,7 +27,7 @@ struct settings {                   /* the field column of the option rows */
     int64_t shots, limit, threads, seed, max_flips, ctx, count, seq, layers, repeats, batch, batch_items, width,
         calib_rows, calib_tokens, run, prompt_tokens;
     double margin;
-    bool json, ids, no_bos, resume, requantize, in_place, no_share, invariance, verbose, quiet, special, think, help;
+    bool json, ids, no_bos, resume, requantize, in_place, no_share, invariance, common, verbose, quiet, special, think, help;
     struct word_list set;
 };
 

@@ -14,7 +14,8 @@ static bool labels_of(const struct settings *s, struct report_options *o, char *
         if (!((*owned)[i] = model_label_of(i ? s->rest.words[i - 1] : s->base, err)))
             return false;
     *o = (struct report_options){ .base = (*owned)[0], .models = (const char *const *)(*owned + 1), .n_models = (int)s->rest.n,
-                                  .task = s->task, .margin = s->margin, .alpha = 0.05 };
+                                  .task = s->task, .margin = s->margin, .alpha = 0.05,
+                                  .common_items = s->common };
     return true;
 }
 

@@ -3,20 +3,29 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kinds.h"
 
-#ifndef QDELTA_PREFIX
-#define QDELTA_PREFIX "/usr/local"
-#endif
-
 /* ---- where tasks lie ---- */
+
+/* PREFIX/share/qdelta/tasks of the PREFIX/bin that the program was started from. */
+static const char *installed_tasks(void)
+{
+    static char path[4096];
+    static const char tail[] = "/../share/qdelta/tasks";
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof tail);
+    char *slash = n > 0 ? (path[n] = '\0', strrchr(path, '/')) : NULL;
+    if (!slash)
+        return "/usr/local/share/qdelta/tasks";
+    memcpy(slash, tail, sizeof tail);
+    return path;
+}
 
 static const char *tasks_dir(const struct task_options *o)
 {
-    static const char installed[] = QDELTA_PREFIX "/share/qdelta/tasks";
     const char *env = getenv("QDELTA_TASKS");
-    return o && o->tasks_dir ? o->tasks_dir : env && *env ? env : dir_exists("tasks") ? "tasks" : installed;
+    return o && o->tasks_dir ? o->tasks_dir : env && *env ? env : dir_exists("tasks") ? "tasks" : installed_tasks();
 }
 
 static bool has_task(const char *dir, const char *name, struct text *folder)

@@ -498,6 +498,8 @@ static void test_list(void **state)
         CHECK(*list[i].title && *list[i].licence && *list[i].source, "%s has no title, licence or source", list[i].name);
     }
     CHECK(n >= 13 && mmlu, "%d tasks", n);
+    if (shared_data("piqa/dev.jsonl"))
+        CHECK(with_data >= 9, "%d tasks with data", with_data);
     task_list_free(list, n);
     struct text path = { 0 };
     CHECK(!task_folder("mmul", &o, &path, &err) && strstr(err.text, "mmlu"), "%s", err.text);

@@ -1,7 +1,7 @@
 /* A run's rows: right against a plain computation, and the same bits however the work is cut up. */
 #include "check.h"
 
-#include "eval/eval.h"
+#include "eval/run.h"
 
 static struct error err;
 
@@ -311,6 +311,137 @@ static void test_too_long(void **state)
     task_close(t);
 }
 
+/* A sink that cannot store ends the run with its own error, and nothing is lost or left. */
+static bool refuse(void *ctx, const struct item_row *row, struct error *e)
+{
+    int *rows = ctx;
+    return ++*rows < 4 || fail(e, STATUS_IO, "no room for item %s", row->id);
+}
+
+static void test_sink_fails(void **state)
+{
+    (void)state;
+    if (!open_stories())
+        skip();
+    for (size_t c = 0; c < ARRAY_LEN(cases); c += 6) {
+        struct task *t = open_task(cases[c].task, cases[c].shots, cases[c].limit, cases[c].mode);
+        struct engine_options eo = { .act = ACT_I16, .threads = 2 };
+        struct eval_options o = { .chat = CHAT_OFF, .share_prefixes = true, .batch_items = 3, .batch_width = 2 };
+        int rows = 0;
+        struct eval_sink sink = { .item = refuse, .ctx = &rows };
+        struct engine *e;
+        MUST(engine_open(&e, &stories, &eo, &err));
+        CHECK(!eval_run(e, &stories, t, &o, &sink, &err) && rows == 4 && strstr(err.text, "no room for item"), "%d rows, %s", rows, err.text);
+        engine_close(e);
+        task_close(t);
+    }
+}
+
+/* ---- chat: description as system message, shots as turns, choices without delimiter ---- */
+
+/* A tokenizer of bytes and Gemma 4's markers. */
+static struct tokenizer *byte_tokenizer(void)
+{
+    static char bytes[256][8];
+    static const char *tokens[264];
+    static uint32_t lens[264];
+    static int32_t types[264];
+    static const char *const special[] = { "<bos>", "<eos>", "<unk>", "<|turn>", "<turn|>", "x", "xx", "\xE2\x96\x81" };
+    static const char *const merges[] = { "x x" };      /* a BPE needs one */
+    for (int i = 0; i < 264; i++) {
+        snprintf(bytes[i & 255], sizeof bytes[0], "<0x%02X>", i & 255);
+        tokens[i] = i < 256 ? bytes[i] : special[i - 256];
+        lens[i] = (uint32_t)strlen(tokens[i]);
+        types[i] = i < 256 ? TOKEN_BYTE : i < 261 ? TOKEN_CONTROL : TOKEN_NORMAL;
+    }
+    struct tokenizer_spec spec = { .where = "test", .kind = "gemma4", .n_tokens = 264, .n_merges = 1, .merges = merges, .tokens = tokens, .token_lens = lens, .types = types,
+                                   .bos = 256, .eos = 257, .unk = 258, .pad = -1, .add_bos = true };
+    struct tokenizer *t;
+    MUST(tokenizer_new(&t, &spec, &err));
+    return t;
+}
+
+static void test_chat(void **state)
+{
+    (void)state;
+    struct model m = { .path = "test", .tokenizer = byte_tokenizer() };
+    struct task *t = open_task("tasks/mmlu/sample", 1, 0, PROMPT_STABLE);
+    struct encoder c = { t, &m, CHAT_GEMMA4_SMALL };
+    struct arena a = { 0 };
+    struct request q;
+    static const char want[] =
+        "<bos><|turn>system\nThe following are multiple choice questions (with answers) about everyday science.<turn|>\n"
+        "<|turn>user\nWhich of these melts when it is warmed from -5 to 5 degrees Celsius?\nA. Iron\nB. Ice\nC. Glass\nD. Granite\nAnswer:<turn|>\n"
+        "<|turn>model\nB<turn|>\n"
+        "<|turn>user\nA magnet is brought near four spoons. Which spoon does it pull?\nA. Steel\nB. Wood\nC. Silver\nD. Plastic\nAnswer:<turn|>\n"
+        "<|turn>model\n";
+    MUST(request_encode(&c, 0, &a, &q, &err));
+    CHECK(q.n_seqs == 4, "%d sequences", q.n_seqs);
+    for (int s = 0; s < 4; s++) {
+        struct text prompt = { 0 }, choice = { 0 };
+        for (int i = 0; i < q.seqs[s].n; i++)
+            tokenizer_decode(m.tokenizer, q.seqs[s].ids[i], true, i < q.seqs[s].n_context ? &prompt : &choice);
+        CHECK(strcmp(prompt.data, want) == 0, "choice %d:\n%s\nwant\n%s", s, prompt.data, want);
+        CHECK(choice.len == 1 && choice.data[0] == 'A' + s, "choice %d is \"%s\"", s, choice.data);
+        text_free(&prompt);
+        text_free(&choice);
+    }
+    enum chat_family family;
+    CHECK(!eval_chat_family(&m, CHAT_ON, &family, &err) && strstr(err.text, "no chat template"), "%s", err.text);
+    m.chat_template = "{{ something of its own }}";
+    CHECK(!eval_chat_family(&m, CHAT_ON, &family, &err) && strstr(err.text, "known"), "%s", err.text);
+    CHECK(eval_chat_family(&m, CHAT_AUTO, &family, &err) && family == CHAT_NONE, "auto takes %d", (int)family);
+    arena_free(&a);
+    task_close(t);
+    tokenizer_free(m.tokenizer);
+}
+
+/* White space at the prompt's end moves to the continuation; an empty prompt is the BOS alone. */
+static void test_borders(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *prompt, *delimiter, *choice, *context, *continuation;
+    } borders[] = {
+        { "Q: ", "", "yes", "Q:", " yes" },
+        { "Q:\n\xC2\xA0", " ", "yes", "Q:", "\n\xC2\xA0 yes" },
+        { "Q:", " ", "yes", "Q:", " yes" },
+        { "", " ", "yes", "", " yes" },
+        { " \n", "", "yes", "", " \nyes" },
+    };
+    struct model m = { .path = "test", .tokenizer = byte_tokenizer() };
+    struct task *t = open_task("tasks/mmlu/sample", 0, 0, PROMPT_STABLE);
+    struct encoder c = { t, &m, CHAT_NONE };
+    for (size_t i = 0; i < ARRAY_LEN(borders); i++) {
+        struct template *prompt = t->spec.prompt, *first = t->spec.choices.fixed[0], *description = t->spec.description;
+        struct arena a = { 0 };
+        struct request q;
+        struct text context = { 0 }, continuation = { 0 };
+        const char *delimiter = t->spec.target_delimiter;
+        MUST(template_new(&t->spec.prompt, borders[i].prompt, "test", &err));
+        MUST(template_new(&t->spec.choices.fixed[0], borders[i].choice, "test", &err));
+        t->spec.target_delimiter = borders[i].delimiter;
+        t->spec.description = NULL;
+        MUST(request_encode(&c, 0, &a, &q, &err));
+        for (int k = 1; k < q.seqs[0].n; k++)
+            tokenizer_decode(m.tokenizer, q.seqs[0].ids[k], true, k < q.seqs[0].n_context ? &context : &continuation);
+        CHECK(q.seqs[0].ids[0] == 256, "case %zu: begins with %d", i, q.seqs[0].ids[0]);
+        CHECK(strcmp(text_str(&context), borders[i].context) == 0 && strcmp(text_str(&continuation), borders[i].continuation) == 0,
+              "case %zu: \"%s\" + \"%s\"", i, text_str(&context), text_str(&continuation));
+        template_free(t->spec.prompt);
+        template_free(t->spec.choices.fixed[0]);
+        t->spec.prompt = prompt;
+        t->spec.choices.fixed[0] = first;
+        t->spec.description = description;
+        t->spec.target_delimiter = delimiter;
+        text_free(&context);
+        text_free(&continuation);
+        arena_free(&a);
+    }
+    task_close(t);
+    tokenizer_free(m.tokenizer);
+}
+
 static int close_stories(void **state)
 {
     (void)state;
@@ -323,6 +454,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logprobs),  cmocka_unit_test(test_same_rows), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_prefix_saves_tokens), cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_sink_fails), cmocka_unit_test(test_chat), cmocka_unit_test(test_borders),
     };
     return cmocka_run_group_tests(tests, NULL, close_stories);
 }

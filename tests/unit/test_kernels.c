@@ -184,7 +184,7 @@ static void test_products(void **state)
         { 1, 16, 256, 1, false, false },   { 1, 37, 512, 13, false, false },  { 1, 5, 32, 2, false, false },
         { 2, 33, 288, 7, false, true },    { 1, 16, 64, 40, false, false },   { 1, 1, 768, 3, true, false },
         { 3, 50, 1280, 26, false, true },  { 1, 19, 544, 5, true, true },     { 1, 7, 172, 9, false, false },
-        { 1, 4, 4352, 4, false, false },   { 1, 18, 8, 6, false, false },     { 1, 130, 2048, 6, false, false },
+        { 1, 4, 4352, 4, false, false },   { 1, 2, 1056, 230, false, false },   { 1, 18, 8, 6, false, false },     { 1, 130, 2048, 6, false, false },
     };
     struct error err;
     struct pool *pool;
@@ -356,6 +356,46 @@ static void test_attention(void **state)
     }
 }
 
+/* Many queries over shared runs: what attention_head gives each of them alone. */
+static void test_attention_tiles(void **state)
+{
+    enum { MOST = 23, TOTAL = 210, STRIDE = 300 };
+    static const int sizes[] = { 8, 64, 72, 128, 256, 20 };
+    float *k = malloc(TOTAL * STRIDE * sizeof *k), *v = malloc(TOTAL * STRIDE * sizeof *v);
+    float *q = malloc(MOST * 256 * sizeof *q), *out = malloc(MOST * 256 * sizeof *out), want[256];
+    float scratch[2 * ATTENTION_TILE + 256];
+    (void)state;
+    random_floats(k, TOTAL * STRIDE);
+    random_floats(v, TOTAL * STRIDE);
+    random_floats(q, MOST * 256);
+    struct kv_run runs[] = { { k, v, STRIDE, 0, 100 }, { k + 100 * STRIDE, v + 100 * STRIDE, STRIDE, 100, TOTAL - 100 } };
+    for (size_t s = 0; s < ARRAY_LEN(sizes); s++)
+        for (const struct kernels *const *set = kernels_all(); *set; set++)
+            for (int n = 1; kernels_supported(*set) && n <= MOST; n += 1 + n / 3) {
+                struct attention_query queries[MOST];
+                int h = sizes[s], window = n % 2 ? 50 : TOTAL;
+                for (int i = 0; i < n; i++) {
+                    int to = TOTAL - n / 2 + i / 2;
+                    queries[i] = (struct attention_query){ .q = q + i * 256, .out = out + i * 256,
+                                                           .from = to > window ? to - window : 0, .to = to };
+                }
+                attention_start(queries, n, h);
+                attention_tiles(*set, queries, n, h, runs, 2, queries[0].from, 192, 0.2f, n % 3 ? 0 : 40);
+                attention_tiles(*set, queries, n, h, runs, 2, 192, TOTAL, 0.2f, n % 3 ? 0 : 40);
+                attention_end(queries, n, h);
+                for (int i = 0; i < n; i++) {
+                    attention_head(kernels_find("generic", NULL), queries[i].q, h, runs, 2, queries[i].from, queries[i].to,
+                                   0.2f, n % 3 ? 0 : 40, want, scratch);
+                    CHECK(!memcmp(want, queries[i].out, (size_t)h * sizeof *want), "%s h %d, query %d of %d",
+                          kernels_name(*set), h, i, n);
+                }
+            }
+    free(k);
+    free(v);
+    free(q);
+    free(out);
+}
+
 static void test_find(void **state)
 {
     struct error err = { 0 };
@@ -384,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_find),      cmocka_unit_test(test_refused), cmocka_unit_test(test_products),
         cmocka_unit_test(test_every_count), cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_vectors),   cmocka_unit_test(test_top2),    cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

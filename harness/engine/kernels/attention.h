@@ -12,6 +12,35 @@ struct tile {
     int first, n;               /* positions [first, first + n); row i is position first + i */
 };
 
+/* Rows [from, to) of the tile that a query sees. */
+static inline int tile_from(const struct tile *t, const struct attention_query *q)
+{
+    return q->from > t->first ? q->from - t->first : 0;
+}
+
+static inline int tile_to(const struct tile *t, const struct attention_query *q)
+{
+    return q->to < t->first + t->n ? q->to - t->first : t->n;
+}
+
+#ifdef LANES_IN_MEMORY
+
+static void tile_scores(const struct tile *t, struct attention_query *const *qs, int n, int h, float *s)
+{
+    for (int g = 0; g < n; g++)
+        for (int j = 0; j < t->n; j++)
+            s[g * ATTENTION_TILE + j] = dot_f32(qs[g]->q, t->k[j], h);
+}
+
+static void tile_values(const struct tile *t, struct attention_query *const *qs, int n, int h, const float *s)
+{
+    for (int g = 0; g < n; g++)
+        for (int j = tile_from(t, qs[g]); j < tile_to(t, qs[g]); j++)
+            axpy(qs[g]->out, s[g * ATTENTION_TILE + j], t->v[j], h);
+}
+
+#else
+
 /* Sums of four accumulators; a set may have a faster way to the same sums. */
 #ifndef HAVE_V_SUM4
 static inline void v_sum4(v16 a, v16 b, v16 c, v16 d, float *out)
@@ -83,35 +112,6 @@ static void tile_scores(const struct tile *t, struct attention_query *const *qs,
         for (; g < n; g++)
             scores_1x4(qs[g]->q, k, h, s + g * ATTENTION_TILE + j);
     }
-}
-
-/* Rows [from, to) of the tile that a query sees. */
-static inline int tile_from(const struct tile *t, const struct attention_query *q)
-{
-    return q->from > t->first ? q->from - t->first : 0;
-}
-
-static inline int tile_to(const struct tile *t, const struct attention_query *q)
-{
-    return q->to < t->first + t->n ? q->to - t->first : t->n;
-}
-
-/* Raw scores to weights. Slot 0 of s is the position t->first - lead: tiles are counted from position 0. */
-static void tile_weights(const struct tile *t, struct attention_query *q, int h, float scale, float cap, float *s)
-{
-    float slots[ATTENTION_TILE];
-    int lead = t->first % ATTENTION_TILE, from = tile_from(t, q), to = tile_to(t, q);
-    for (int i = 0; i < ATTENTION_TILE; i++)
-        slots[i] = -INFINITY;
-    for (int i = from; i < to; i++)
-        slots[lead + i] = s[i] * scale;
-    if (cap > 0)
-        softcap_f32(slots + lead + from, cap, to - from);
-    struct softmax st = { q->max, q->sum };
-    softmax_tile(&st, slots, q->out, h);
-    q->max = st.max;
-    q->sum = st.sum;
-    memcpy(s + from, slots + lead + from, (size_t)(to - from) * sizeof *s);
 }
 
 #define ROW(i)                              \
@@ -196,17 +196,42 @@ static void values_four(const struct tile *t, struct attention_query *const *qs,
             values_1x64(t, qs + i, s + i * ATTENTION_TILE, a > to ? a : to, b, c);
 }
 
-static void tile_queries(const struct tile *t, struct attention_query *const *qs, int n, int h, float scale, float cap)
+static void tile_values(const struct tile *t, struct attention_query *const *qs, int n, int h, const float *s)
 {
-    float s[QUERIES_AT_ONCE * ATTENTION_TILE];
     int g = 0;
-    tile_scores(t, qs, n, h, s);
-    for (int i = 0; i < n; i++)
-        tile_weights(t, qs[i], h, scale, cap, s + i * ATTENTION_TILE);
     for (; g + 4 <= n; g += 4)
         values_four(t, qs + g, h, s + g * ATTENTION_TILE);
     for (; g < n; g++)
         values_one(t, qs + g, h, s + g * ATTENTION_TILE, tile_from(t, qs[g]), tile_to(t, qs[g]));
+}
+
+#endif
+
+/* Raw scores to weights. Slot 0 of s is the position t->first - lead: tiles are counted from position 0. */
+static void tile_weights(const struct tile *t, struct attention_query *q, int h, float scale, float cap, float *s)
+{
+    float slots[ATTENTION_TILE];
+    int lead = t->first % ATTENTION_TILE, from = tile_from(t, q), to = tile_to(t, q);
+    for (int i = 0; i < ATTENTION_TILE; i++)
+        slots[i] = -INFINITY;
+    for (int i = from; i < to; i++)
+        slots[lead + i] = s[i] * scale;
+    if (cap > 0)
+        softcap_f32(slots + lead + from, cap, to - from);
+    struct softmax st = { q->max, q->sum };
+    softmax_tile(&st, slots, q->out, h);
+    q->max = st.max;
+    q->sum = st.sum;
+    memcpy(s + from, slots + lead + from, (size_t)(to - from) * sizeof *s);
+}
+
+static void tile_queries(const struct tile *t, struct attention_query *const *qs, int n, int h, float scale, float cap)
+{
+    float s[QUERIES_AT_ONCE * ATTENTION_TILE];
+    tile_scores(t, qs, n, h, s);
+    for (int i = 0; i < n; i++)
+        tile_weights(t, qs[i], h, scale, cap, s + i * ATTENTION_TILE);
+    tile_values(t, qs, n, h, s);
 }
 
 /* Row pointers of positions [from, to) of one tile; *run is the first run that reaches it, for the next tile too. */

@@ -166,30 +166,47 @@ static void put_index_scales(const struct layout *l, enum format_id id, const ui
     }
 }
 
-static void put_scales(const struct layout *l, enum format_id id, const uint8_t *row, const float *ws, const float *wm,
-                       int blocks, int r, uint8_t *scales, uint8_t *mins)
+/* f16 scales of every block and row. */
+static void put_f16_scales(const uint8_t *from, size_t row_bytes, int block_bytes, int rows, int n, uint8_t *out)
 {
-    const struct format *f = &formats[id];
-    if (l->scales == SCALES_INDEX) {
-        put_index_scales(l, id, row, ws, wm, r, scales, mins);
-        return;
-    }
-    for (int s = 0; s < blocks * 32 / f->int_block; s++)
-        if (l->scales == SCALES_F16) {
-            copy_f16(scales, s * 16 + r, row + (size_t)s * (size_t)f->block_bytes + l->scale_at);
-            if (mins)
-                copy_f16(mins, s * 16 + r, row + (size_t)s * (size_t)f->block_bytes + l->min_at);
-        } else {
-            memcpy(scales + (size_t)(s * 16 + r) * 4, &ws[s], 4);
-            if (mins)
-                memcpy(mins + (size_t)(s * 16 + r) * 4, &wm[s], 4);
-        }
+    for (int s = 0; s < n; s++, from += block_bytes, out += 32)
+        for (int r = 0; r < rows; r++)
+            memcpy(out + 2 * r, from + (size_t)r * row_bytes, 2);
 }
 
-static bool needs_codes(const struct layout *l, enum format_id id)
+static void put_f32_scales(const float *ws, int n, int r, uint8_t *out)
 {
+    for (int s = 0; s < n; s++)
+        memcpy(out + (size_t)(s * 16 + r) * 4, &ws[s], 4);
+}
+
+/* What cannot be copied from the bytes of many rows at once: codes, and scales of all but the f16 kind. */
+static void put_row(const struct layout *l, enum format_id id, const uint8_t *from, int blocks, int r, uint8_t *out,
+                    uint8_t *scales, uint8_t *mins)
+{
+    const struct format *f = &formats[id];
     bool own_scales = l->scales == SCALES_F16 || id == FORMAT_Q4_K || id == FORMAT_Q6_K;
-    return !l->raw || !own_scales;
+    int8_t codes[CHUNK_COLS];
+    float ws[16], wm[16];
+    if (!l->raw || !own_scales)
+        f->to_codes(from, codes, ws, f->has_min ? wm : NULL, blocks * 32);
+    if (!l->raw)
+        put_codes(l, codes, blocks, r, out);
+    if (l->scales == SCALES_INDEX)
+        put_index_scales(l, id, from, ws, wm, r, scales, mins);
+    if (l->scales == SCALES_F32)
+        put_f32_scales(ws, blocks * 32 / f->int_block, r, scales);
+    if (l->scales == SCALES_F32 && mins)
+        put_f32_scales(wm, blocks * 32 / f->int_block, r, mins);
+}
+
+/* Sixteen streams at once are more than hardware follows: further on in long rows, the next tile's of short ones. */
+static void read_ahead(const uint8_t *from, size_t row_bytes, size_t bytes, int rows)
+{
+    size_t ahead = row_bytes > 2048 ? 1024 : TILE_ROWS * row_bytes;
+    for (int r = 0; r < rows; r++)
+        for (size_t i = 0; i < bytes; i += 64)
+            __builtin_prefetch(from + (size_t)r * row_bytes + ahead + i);
 }
 
 void layout_pack_chunk(const struct matrix *w, int mat, int row, int chunk, uint8_t *out)
@@ -198,24 +215,21 @@ void layout_pack_chunk(const struct matrix *w, int mat, int row, int chunk, uint
     const struct layout *l = layout_of(id);
     const struct format *f = &formats[id];
     int blocks = layout_blocks(w->t->cols, chunk), left = (int)w->t->rows - row, rows = left < TILE_ROWS ? left : TILE_ROWS;
+    size_t row_bytes = (size_t)format_row_bytes(id, w->t->cols);
     const uint8_t *from = matrix_row(w, mat, row) + format_row_bytes(id, (int64_t)chunk * CHUNK_COLS);
     uint8_t *scales = out + layout_code_bytes(l, blocks);
     uint8_t *mins = f->has_min ? scales + layout_scale_bytes(l, blocks, f->int_block) : NULL;
     if (rows < TILE_ROWS)
         memset(out, 0, layout_chunk_bytes(id, blocks));
-    /* Sixteen streams at once are more than hardware follows. */
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 192; i += 64)
-            __builtin_prefetch(from + (size_t)r * (size_t)format_row_bytes(id, w->t->cols) + 1024 + i);
+    read_ahead(from, row_bytes, (size_t)format_row_bytes(id, blocks * 32), rows);
     if (l->raw)
         put_raw(w, l, from, blocks, rows, out);
-    for (int r = 0; r < rows; r++, from += format_row_bytes(id, w->t->cols)) {
-        int8_t codes[CHUNK_COLS];
-        float ws[16], wm[16];
-        if (needs_codes(l, id))
-            f->to_codes(from, codes, ws, f->has_min ? wm : NULL, blocks * 32);
-        if (!l->raw)
-            put_codes(l, codes, blocks, r, out);
-        put_scales(l, id, from, ws, wm, blocks, r, scales, mins);
-    }
+    if (l->scales == SCALES_F16)
+        put_f16_scales(from + l->scale_at, row_bytes, f->block_bytes, rows, blocks, scales);
+    if (l->scales == SCALES_F16 && mins)
+        put_f16_scales(from + l->min_at, row_bytes, f->block_bytes, rows, blocks, mins);
+    if (l->raw && l->scales == SCALES_F16)
+        return;
+    for (int r = 0; r < rows; r++)
+        put_row(l, id, from + (size_t)r * row_bytes, blocks, r, out, scales, mins);
 }
