@@ -156,7 +156,7 @@ static bool size_windows(struct job *j, struct calibration *c, size_t n, bool bo
         c->tokens = (int)n + bos;
         own = (int)n;
     }
-    if (own < LEAST_TOKENS)
+    if (c->tokens < LEAST_TOKENS)
         return fail(err, STATUS_INPUT, "calibration text %s gives %zu tokens, at least %d are needed", c->name, n, LEAST_TOKENS);
     if ((size_t)c->rows > n / (size_t)own)
         c->rows = (int)(n / (size_t)own);
@@ -260,6 +260,19 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
     }
     engine_set_tap(s->engine, NULL);
     return ok && (!keep || pass_check(s, layer, err));
+}
+
+bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err)
+{
+    const struct calibration *k = s->job->calibration;
+    const struct model_config *c = &s->job->model->config;
+    int first = group * s->group_rows, n = k->rows - first < s->group_rows ? k->rows - first : s->group_rows;
+    size_t at = (size_t)first * (size_t)k->tokens, d = (size_t)c->hidden;
+    *values = (size_t)n * (size_t)k->tokens * d;
+    memcpy(out, s->x + at * d, *values * sizeof *out);
+    engine_stream_group(s->engine, group);
+    return engine_stream_layer(s->engine, layer, n, k->tokens, out,
+                               s->ple ? s->ple + at * (size_t)c->n_layers * (size_t)c->ple_size : NULL, err);
 }
 
 bool pass_check(const struct pass *s, int layer, struct error *err)

@@ -29,6 +29,9 @@ bool pass_open(struct pass *s, struct job *j, struct error *err);
 void pass_close(struct pass *s);
 /* Run layer over all windows with the tap on; keep: the stream moves on, else it stays before the layer. */
 bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err);
+/* Run layer over one group's windows into out (room for s->group_rows windows), the stream stays; *values: how many
+ * numbers that were. */
+bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err);
 /* The stream holds finite numbers, or the layer's name is in err. */
 bool pass_check(const struct pass *s, int layer, struct error *err);
 

@@ -104,7 +104,7 @@ static bool read_plan(const struct job *j, struct plan *p, struct error *err)
 {
     static const char *const algorithms[] = { "gptq", "cd", "rtn" }, *const orders[] = { "act", "natural" };
     int algorithm = 0, order = 0;
-    double passes, mib;
+    double passes = 0, mib = 0;
     p->stages = usual_stages(j);
     bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
               one_of(j->o, "stages", stage_names, 3, &p->stages, err) &&

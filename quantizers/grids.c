@@ -1,5 +1,6 @@
 /* grids.c - the scalar grids that calibrated methods round onto: scales by importance, blocks in and out. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "blocks.h"
@@ -14,6 +15,7 @@ static const struct grid grids[] = {
     { "int4-g128", FORMAT_I4M, 128, -8, 7, false, false, false },
     { "int4-g128-asym", FORMAT_I4M, 128, 0, 15, false, false, true },
     { "int4-g32", FORMAT_I4M, 32, -8, 7, false, false, false },
+    { "int4-g32-asym", FORMAT_I4M, 32, 0, 15, false, false, true },
 };
 
 const struct grid *grid_find(enum format_id f, const char *format_name)
@@ -24,9 +26,9 @@ const struct grid *grid_find(enum format_id f, const char *format_name)
     return NULL;
 }
 
-/* Both signs, so that the side with eight steps may serve the heavier tail; extremum / 6 .. extremum / 9, each with
+/* Both signs on Q4_0 (GPTQ's readers expect positive scales), so that the side with eight steps may serve the heavier tail; extremum / 6 .. extremum / 9, each with
  * one least-squares step (quantization.md 2.4). */
-static float symmetric_scale(const float *w, const float *h, int n)
+static float symmetric_scale(const float *w, const float *h, int n, bool both_signs)
 {
     enum { STEPS = 51, LANES = 112 };
     float inv[LANES] = { 0 }, xl[LANES] = { 0 }, l2[LANES] = { 0 }, amax = 0;
@@ -36,7 +38,7 @@ static float symmetric_scale(const float *w, const float *h, int n)
         return 0;
     for (int k = 0; k < STEPS; k++) {
         inv[2 * k] = (6 + 0.06f * (float)k) / amax;
-        inv[2 * k + 1] = -inv[2 * k];
+        inv[2 * k + 1] = both_signs ? -inv[2 * k] : 0;
     }
     for (int i = 0; i < n; i += BLOCK) {
         float part_xl[LANES], part_l2[LANES];
@@ -118,7 +120,7 @@ void grid_fit(const struct grid *g, const float *w, const float *h, int n, float
     }
     for (int from = 0; from < n; from += g->group) {
         int width = n - from < g->group ? n - from : g->group;
-        float min = 0, scale = g->asymmetric ? asymmetric_scale(w + from, h + from, width, &min) : symmetric_scale(w + from, h + from, width);
+        float min = 0, scale = g->asymmetric ? asymmetric_scale(w + from, h + from, width, &min) : symmetric_scale(w + from, h + from, width, g->format == FORMAT_Q4_0);
         for (int b = from / BLOCK; b < (from + width) / BLOCK; b++) {
             s[b] = scale;
             m[b] = min;
@@ -163,4 +165,54 @@ void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, 
             put_nibbles(codes, g->lo < 0 ? 8 : 0, q->qs);
         }
         }
+}
+
+/* ---- nearest codes, no compensation ---- */
+
+struct plain {
+    const struct grid *grid;
+    enum format_id format;
+    const float *w, *importance;
+    int cols;
+    uint8_t *bytes;
+};
+
+static int nearest(const struct grid *g, float w, float s, float m)
+{
+    float x = s != 0 ? (w - m) / s : 0;
+    if (!g->codebook)
+        return (int)rintf(x < (float)g->lo ? (float)g->lo : x > (float)g->hi ? (float)g->hi : x);
+    int best = 0;
+    for (int c = 1; c < 16; c++)
+        if (fabsf(x - (float)iq4_nl_values[c]) < fabsf(x - (float)iq4_nl_values[best]))
+            best = c;
+    return best;
+}
+
+static void plain_row(void *ctx, int r, int thread)
+{
+    (void)thread;
+    struct plain *p = ctx;
+    const float *w = p->w + (size_t)r * (size_t)p->cols;
+    uint8_t *bytes = p->bytes + r * format_row_bytes(p->format, p->cols);
+    float *s = p->grid ? malloc((size_t)(p->cols / BLOCK) * 2 * sizeof *s + (size_t)p->cols) : NULL;
+    if (!s) {           /* without room for scales the format's own search still writes good blocks */
+        if (p->format != FORMAT_I4M)
+            quantize_row(p->format, w, p->importance, bytes, p->cols);
+        return;
+    }
+    float *m = s + p->cols / BLOCK;
+    int8_t *codes = (int8_t *)(m + p->cols / BLOCK);
+    grid_fit(p->grid, w, p->importance, p->cols, s, m, bytes);
+    for (int c = 0; c < p->cols; c++)
+        codes[c] = (int8_t)nearest(p->grid, w[c], s[c / BLOCK], m[c / BLOCK]);
+    grid_put(p->grid, codes, s, p->cols, bytes);
+    free(s);
+}
+
+void round_rows_plain(enum format_id f, const char *format_name, const float *w, int rows, int cols, const float *importance,
+                      struct pool *pool, uint8_t *bytes)
+{
+    struct plain p = { grid_find(f, format_name), f, w, importance, cols, bytes };
+    pool_run(pool, rows, plain_row, &p);
 }

@@ -36,8 +36,7 @@ struct method {
     /* Blocks of formats that the method rounds in a way of its own; false: quantize_row does it. */
     bool (*row)(const struct part *p, const float *x, void *out);
     const char *row_name;       /* what the report calls that, "lattice" */
-    /* Write the output itself (folders in a layout of their own); NULL: GGUF by the common writer. */
-    bool (*write)(struct job *j, const char *out, struct error *err);
+    enum format_id row_format;
 };
 extern const struct method methods[];
 extern const int n_methods;
@@ -69,6 +68,15 @@ void job_progress(const struct job *j, const char *what, int done, int total);
 
 /* Row r of matrix m of a part, float32, folding applied.  Not finite: false, err names tensor and row. */
 bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct error *err);
+/* Source row of output row r, when heads change between "pairs side by side" and "half a head apart". */
+static inline int64_t part_source_row(const struct part *p, int64_t r)
+{
+    int64_t h = p->head_size;
+    if (!h)
+        return r;
+    int64_t head = r / h * h, e = r % h;
+    return head + (p->to_adjacent ? e % 2 * (h / 2) + e / 2 : 2 * (e % (h / 2)) + e / (h / 2));
+}
 /* The part that writes tensor name, or NULL. */
 struct part *job_part(const struct job *j, const char *name);
 /* All rows of matrix m as float32 [rows][cols] in out, read with the pool. */

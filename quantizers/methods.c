@@ -1,5 +1,7 @@
 /* methods.c - quantizers[]: a row a method. */
+#include "awq.h"
 #include "gptq.h"
+#include "hqq.h"
 #include "imatrix.h"
 #include "job.h"
 #include "lattice.h"
@@ -8,7 +10,11 @@ static const char *const file_recipes[] = {
     "q4_0", "q8_0", "q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q4_1", "q5_0", "q5_1", "iq4_nl", "iq4_xs", "q3_k_l",
     "q3_k_m", "q3_k_s", "q2_k", "google-q4_0", "q4_0-q8_0", "bf16", "f16", "f32", "q4_k", "q5_k", "q3_k", NULL,
 };
-static const char *const solved_recipes[] = { "q4_0", "q4_1", "q4_k_s", "q4_k_m", "iq4_nl", "google-q4_0", "q4_0-q8_0", "q4_k", NULL };
+static const char *const solved_recipes[] = { "q4_0", "q4_1", "q4_k_s", "q4_k_m", "iq4_nl", "google-q4_0", "q4_0-q8_0", "q4_k", "int4-g128", "int4-g128-asym",
+                                              "int4-g32", NULL };
+static const char *const awq_formats[] = { "q4_0", "q4_1", "google-q4_0", "q4_0-q8_0", "int4-g128-asym", "int4-g32-asym", NULL };
+static const char *const hqq_formats[] = { "q4_1", NULL };
+static const char *const nf4_formats[] = { "nf4", "nf4-double", NULL }, *const fp4_formats[] = { "fp4", "fp4-double", NULL };
 static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", NULL };
 
 static bool keep_lattice(const struct part *p, const float *x, void *out)
@@ -25,14 +31,20 @@ const struct method methods[] = {
     { .info = { "imatrix", "rounding weighted by how large each column's input is, from a calibration pass", file_recipes, true },
       .default_format = "q4_0", .load = imatrix_load },
     { .info = { "lattice", "QAT checkpoints: blocks already on a Q4_0 grid keep their codes, the rest is rounded", q4_0_recipes, false },
-      .default_format = "q4_0", .row = keep_lattice, .row_name = "lattice" },
+      .default_format = "q4_0", .row = keep_lattice, .row_name = "lattice", .row_format = FORMAT_Q4_0 },
     { .info = { "gptq", "rounding that makes up for each column's error in the later ones, against calibration inputs", solved_recipes, true },
       .default_format = "q4_0", .prepare = gptq_prepare },
+    { .info = { "awq", "columns with large inputs made larger before rounding, folded into norms and up", awq_formats, true },
+      .default_format = "q4_0", .prepare = awq_prepare },
+    { .info = { "hqq", "the min of each block by half-quadratic search of a 0.7-norm error; no data", hqq_formats, false },
+      .default_format = "q4_1", .row = hqq_row, .row_name = "hqq", .row_format = FORMAT_Q4_1 },
+    { .info = { "nf4", "bitsandbytes NF4, blocks of 64, as a Hugging Face folder", nf4_formats, false }, .default_format = "nf4" },
+    { .info = { "fp4", "bitsandbytes FP4, blocks of 64, as a Hugging Face folder", fp4_formats, false }, .default_format = "fp4" },
 };
 const int n_methods = (int)ARRAY_LEN(methods);
 
 static const struct method convert = {
-    .info = { "convert", "values kept", NULL, false }, .row = keep_lattice, .row_name = "lattice",
+    .info = { "convert", "values kept", NULL, false }, .row = keep_lattice, .row_name = "lattice", .row_format = FORMAT_Q4_0,
 };
 const struct method *const method_convert = &convert;
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "calibrate.h"
+#include "hf.h"
 #include "imatrix.h"
 #include "job.h"
 
@@ -80,6 +81,8 @@ bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct err
     tensor_row(t, m, r, out);
     if (!row_is_finite(out, t->cols)) {
         int64_t c = 0;
+        if (!tensor_check_scales(t, m * t->rows + r, 1, err))
+            return false;
         while (isfinite(out[c]))
             c++;
         return fail(err, STATUS_INPUT, "tensor %s has %g at row %lld, column %lld; expected finite weights", t->name,
@@ -169,6 +172,7 @@ static enum format_id faithful(const struct job *j, const struct tensor *t, bool
 static bool make_parts(struct job *j, bool to_gguf, struct error *err)
 {
     const struct model *m = j->model;
+    const struct layout *l = layout_find(j->method->info.name, j->format);
     enum format_id *to = mem_new((size_t)m->n_tensors, sizeof *to, err);
     j->parts = to ? mem_new((size_t)m->n_tensors, sizeof *j->parts, err) : NULL;
     bool ok = j->parts != NULL;
@@ -180,11 +184,18 @@ static bool make_parts(struct job *j, bool to_gguf, struct error *err)
             if (tensor_layer(t->name) != layer)
                 continue;
             struct part *p = &j->parts[j->n_parts++];
-            *p = (struct part){ .source = t, .to = j->recipe ? to[i] : faithful(j, t, to_gguf), .layer = layer, .loss = NAN, .rms = NAN };
-            p->matrix = j->recipe && layer >= 0 && formats[to[i]].quantized;
+            bool packed = l && layer >= 0 && layout_takes(l, m, t);
+            *p = (struct part){ .source = t, .to = packed ? l->to : j->recipe ? to[i] : faithful(j, t, to_gguf), .layer = layer,
+                                .loss = NAN, .rms = NAN };
+            p->matrix = packed || (j->recipe && layer >= 0 && formats[to[i]].quantized);
             set_rotary_order(p, m, to_gguf);
         }
     free(to);
+    int matrices = 0;
+    for (int i = 0; ok && i < j->n_parts; i++)
+        matrices += j->parts[i].matrix;
+    if (ok && l && !matrices)
+        return fail(err, STATUS_INPUT, "%s: no matrix has rows that divide into groups of %d for %s", m->path, l->group, l->name);
     if (ok && j->n_parts != m->n_tensors)
         return fail(err, STATUS_FORMAT, "%s has %d tensors in layers beyond its %d layers", m->path,
                     m->n_tensors - j->n_parts, m->config.n_layers);
@@ -265,6 +276,8 @@ static bool fill_report(struct job *j, const char *out, int64_t started, struct 
     r->bytes_in = j->model->file_bytes;
     if (file_exists(out))
         file_size(out, &r->bytes_out, NULL);
+    if (layout_find(j->method->info.name, j->format))   /* scales are laid out otherwise there */
+        r->bits_per_weight = 8.0 * (double)r->bytes_out / weights;
     r->seconds = (double)(clock_ns() - started) * 1e-9;
     r->peak_bytes = peak_rss();
     return true;
@@ -293,17 +306,29 @@ static void job_close(struct job *j)
     pool_close(j->pool);
 }
 
+/* GGUF and folder each hold what the other cannot; the name of the output says which one is meant. */
+static bool check_kind(const struct job *j, const char *out, bool gguf, struct error *err)
+{
+    bool folder = layout_find(j->method->info.name, j->format) != NULL;
+    bool plain = j->method == method_convert && (!j->recipe || !formats[j->recipe->base].quantized);
+    if (gguf && folder)
+        return fail(err, STATUS_USAGE, "%s: %s:%s is a Hugging Face folder; the output's name must not end in .gguf", out,
+                    j->method->info.name, j->format);
+    return gguf || folder || plain ||
+           fail(err, STATUS_USAGE, "%s: %s%s%s is written as GGUF; the output's name must end in .gguf", out, j->method->info.name,
+                j->format ? ":" : "", j->format ? j->format : "");
+}
+
 static bool run(struct job *j, const char *out, struct error *err)
 {
     int64_t started = clock_ns();
     bool gguf = str_ends(out, ".gguf");
-    bool (*write)(struct job *, const char *, struct error *) = j->method->write ? j->method->write : write_gguf;
     *j->report = (struct quantize_report){ 0 };
-    if (!gguf && !j->method->write)
-        return fail(err, STATUS_USAGE, "%s: method %s writes GGUF; the output's name must end in .gguf", out, j->method->info.name);
-    bool ok = check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+    if (gguf && !j->model->tokenizer)
+        job_warn(j, "%s: written without a vocabulary (%s)", out, j->model->tokenizer_error ? j->model->tokenizer_error : "the source has none");
+    bool ok = check_kind(j, out, gguf, err) && check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
-              (!j->method->prepare || j->method->prepare(j, err)) && write(j, out, err) &&
+              (!j->method->prepare || j->method->prepare(j, err)) && (gguf ? write_gguf : write_hf_folder)(j, out, err) &&
               fill_report(j, out, started, err);
     job_close(j);
     if (!ok)

@@ -197,19 +197,45 @@ static enum format_id narrower(enum format_id f)
     return to[f] ? to[f] : FORMAT_F16;
 }
 
-static enum format_id fitting(enum format_id f, const struct tensor *t, const struct quantize_options *o)
+static enum format_id fitting(enum format_id f, const struct tensor *t)
 {
-    enum format_id to = f;
-    while (t->cols % formats[to].block)
-        to = narrower(to);
-    if (to != f && o->warn) {
+    while (t->cols % formats[f].block)
+        f = narrower(f);
+    return f;
+}
+
+struct misfit {                 /* tensors of one width that got another format than the recipe's */
+    enum format_id wanted, got;
+    int64_t cols;
+    int n;
+    const char *first;
+};
+enum { MOST_MISFITS = 32 };
+
+static void note_misfit(struct misfit *list, int *n, enum format_id wanted, enum format_id got, const struct tensor *t)
+{
+    int i = 0;
+    while (i < *n && !(list[i].wanted == wanted && list[i].got == got && list[i].cols == t->cols))
+        i++;
+    if (i == MOST_MISFITS)
+        return;
+    if (i == *n)
+        list[(*n)++] = (struct misfit){ wanted, got, t->cols, 0, t->name };
+    list[i].n++;
+}
+
+static void warn_misfits(const struct misfit *list, int n, const struct quantize_options *o)
+{
+    for (int i = 0; i < n && o->warn; i++) {
         struct text w = { 0 };
-        text_printf(&w, "%s: rows of %lld do not divide into %s blocks of %d; written as %s", t->name,
-                    (long long)t->cols, formats[f].name, formats[f].block, formats[to].name);
+        text_printf(&w, "%s", list[i].first);
+        if (list[i].n > 1)
+            text_printf(&w, " and %d more", list[i].n - 1);
+        text_printf(&w, ": rows of %lld do not divide into %s blocks of %d; written as %s", (long long)list[i].cols,
+                    formats[list[i].wanted].name, formats[list[i].wanted].block, formats[list[i].got].name);
         o->warn(o->ctx, text_str(&w));
         text_free(&w);
     }
-    return to;
 }
 
 bool recipe_apply(const struct recipe *r, const struct model *m, bool importance, const struct quantize_options *o,
@@ -217,6 +243,8 @@ bool recipe_apply(const struct recipe *r, const struct model *m, bool importance
 {
     const struct model_config *c = &m->config;
     struct place p = { .importance = importance };
+    struct misfit misfits[MOST_MISFITS];
+    int n_misfits = 0;
     int *v_rank = mem_new((size_t)c->n_layers + 1, sizeof *v_rank, err), n_v = 0;
     if (!v_rank)
         return false;
@@ -235,10 +263,14 @@ bool recipe_apply(const struct recipe *r, const struct model *m, bool importance
         p.n = v ? n_v : c->n_layers;
         p.gqa_4 = l->n_kv_heads && c->n_heads / l->n_kv_heads >= 4;
         p.experts_8 = l->n_experts == 8;
-        to[i] = is_matrix(t) ? fitting(matrix_format(r, m, t, &p), t, o) : kept_format(r, t);
+        enum format_id wanted = is_matrix(t) ? matrix_format(r, m, t, &p) : kept_format(r, t);
+        to[i] = is_matrix(t) ? fitting(wanted, t) : wanted;
+        if (to[i] != wanted)
+            note_misfit(misfits, &n_misfits, wanted, to[i], t);
         if (strcmp(r->name, "f32") == 0)
             to[i] = FORMAT_F32;
     }
+    warn_misfits(misfits, n_misfits, o);
     free(v_rank);
     return true;
 }

@@ -74,6 +74,10 @@ struct solve_options {
     int passes;                 /* of coordinate descent after the sweep */
     bool act_order;
 };
+/* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
+ * bytes [rows] blocks of format f. */
+void round_rows_plain(enum format_id f, const char *format_name, const float *w, int rows, int cols, const float *importance,
+                      struct pool *pool, uint8_t *bytes);
 /* w [rows][cols] row-major, H finished. */
 bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, const struct hessian *h,
                   const struct solve_options *o, struct pool *pool, struct solution *out, struct error *err);

@@ -7,18 +7,6 @@
 #include "imatrix.h"
 #include "job.h"
 
-/* ---- rows in the output's order ---- */
-
-/* Source row of output row r when heads change between "pairs side by side" and "half a head apart". */
-static int64_t source_row(const struct part *p, int64_t r)
-{
-    int64_t h = p->head_size;
-    if (!h)
-        return r;
-    int64_t head = r / h * h, e = r % h;
-    return head + (p->to_adjacent ? e % 2 * (h / 2) + e / 2 : 2 * (e % (h / 2)) + e / (h / 2));
-}
-
 /* The source's bytes can be used: same format, nothing to add, fold or permute inside rows. */
 static bool same_bytes(const struct part *p)
 {
@@ -79,7 +67,7 @@ static void quantize_chunk(void *ctx, int chunk, int thread)
     s->bad[chunk] = -1;
     s->error[chunk] = s->power[chunk] = 0;
     for (int64_t i = chunk * s->per_chunk; i < end && i < s->rows; i++) {
-        int64_t at = s->first + i, m = at / rows, r = source_row(p, at % rows);
+        int64_t at = s->first + i, m = at / rows, r = part_source_row(p, at % rows);
         uint8_t *out = s->out + i * s->row_bytes;
         struct error ignored;
         if (!part_row(p, m, r, x, &ignored)) {
@@ -138,7 +126,8 @@ static bool stream_rounded(const struct job *j, struct part *p, sink put, void *
     if (ok && formats[p->to].quantized && isnan(p->rms))
         p->rms = power > 0 ? sqrt(error / power) : 0;
     if (!p->method)
-        p->method = !formats[p->to].quantized || !j->recipe ? "convert" : j->method->row_name && p->to == FORMAT_Q4_0 ? j->method->row_name :
+        p->method = !formats[p->to].quantized ? "convert" :
+                    !j->recipe ? "repack" : j->method->row && p->to == j->method->row_format ? j->method->row_name :
                     s.importance ? "rtn imatrix" : "rtn";
     free(s.out);
     free(s.scratch);
@@ -156,7 +145,7 @@ static bool stream_bytes(const struct part *p, const uint8_t *bytes, sink put, v
     if (!p->head_size)
         return put(ctx, bytes, rows * row_bytes, err);
     for (uint64_t r = 0; r < rows; r++)
-        if (!put(ctx, bytes + (uint64_t)source_row(p, (int64_t)r) * row_bytes, row_bytes, err))
+        if (!put(ctx, bytes + (uint64_t)part_source_row(p, (int64_t)r) * row_bytes, row_bytes, err))
             return false;
     return true;
 }

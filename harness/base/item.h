@@ -29,7 +29,8 @@ struct item_row {
     const char *gold;           /* "B", "18" */
     const char *answer;         /* chosen letter or main extraction; NULL: invalid */
     const char *output;         /* generated text; NULL for choices */
-    const char *finish;         /* "choice", "eos", "stop", "length" */
+    const char *finish;         /* "choice", "eos", "stop", "length"; "too-long": the prompt does not fit the
+                                   context, scored 0, never cut */
     int output_tokens;
     double margin;              /* top-1 minus top-2 log-probability (choices: between choices;
                                    generation: the smallest over the generated tokens); NAN if unknown */

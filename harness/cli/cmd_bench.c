@@ -56,6 +56,19 @@ static int layer_of(const char *tensor)
     return sscanf(tensor, "blk.%d.", &layer) == 1 ? layer : -1;
 }
 
+/* Tensors with a part for every layer follow a cut. */
+static void cut_tensor(const struct model_config *c, struct tensor *t)
+{
+    int64_t wide = (int64_t)c->n_layers * c->ple_size;
+    if (strcmp(t->name, "per_layer_token_embd.weight") == 0)
+        t->cols = wide;
+    else if (strcmp(t->name, "per_layer_model_proj.weight") == 0)
+        t->rows = wide;
+    else
+        return;
+    t->bytes = (uint64_t)t->rows * (uint64_t)format_row_bytes(t->format, t->cols);
+}
+
 static bool open_shape(struct model *m, const struct settings *s, struct error *err)
 {
     char *name = str_dup(s->shape, err), *colon = name ? strchr(name, ':') : NULL;
@@ -64,6 +77,8 @@ static bool open_shape(struct model *m, const struct settings *s, struct error *
     bool ok = name && model_shape(m, name, colon ? colon + 1 : "google-q4_0", err);
     if (ok && s->layers && s->layers < m->config.n_layers)
         m->config.n_layers = (int)s->layers;
+    for (int i = 0; ok && i < m->n_tensors; i++)
+        cut_tensor(&m->config, &m->tensors[i]);
     for (int i = 0; ok && i < m->n_tensors; i++)
         if (layer_of(m->tensors[i].name) < m->config.n_layers)
             ok = fill_tensor(&m->tensors[i], 1000 * (uint64_t)i, err);

@@ -26,7 +26,8 @@ struct class_sum {
 static int class_of(const char *tensor)
 {
     size_t i = 0;
-    while (!strstr(tensor, classes[i].part) || (strstr(tensor, "norm") && classes[i].part[0]))
+    /* "output.weight" is a whole name: every layer has an attn_output.weight besides. */
+    while ((str_ends(classes[i].part, ".weight") ? strcmp(tensor, classes[i].part) != 0 : !strstr(tensor, classes[i].part)) || (strstr(tensor, "norm") && classes[i].part[0]))
         i++;
     return (int)i;
 }
@@ -78,6 +79,8 @@ static void print_config(const struct model *m)
         printf("tokenizer %s, %d tokens, BOS %d\n", tokenizer_kind(m->tokenizer), tokenizer_size(m->tokenizer), tokenizer_bos(m->tokenizer));
     else if (m->source == MODEL_HF || m->path)
         printf("tokenizer: none (%s)\n", m->tokenizer_error ? m->tokenizer_error : "not needed here");
+    const char *published = model_published_recipe(m);
+    printf("tensor types: %s%s\n", published ? "as " : "of no published recipe known here", published ? published : "");
     printf("file %.3f GB, %.3f bits per weight\n\n", (double)m->file_bytes / 1e9, m->bits_per_weight);
 }
 
@@ -121,7 +124,12 @@ static bool print_memory(const struct model *m, struct error *err)
             table_cell(t, "%s", (double)need.total_bytes <= (cards_gb[c] - 1) * 1073741824.0 ? "fits" : "no");
     }
     printf("\n");
-    return table_print(t, stdout, err);
+    if (!table_print(t, stdout, err))
+        return false;
+    const struct tensor *ple = model_find(m, "per_layer_token_embd.weight");
+    if (ple)
+        printf("per-layer embeddings left on disk (one row a token is read): %.2f GiB less\n", (double)ple->bytes / 1073741824);
+    return true;
 }
 
 static bool print_json(const struct model *m, const struct class_sum *sums, int n, struct error *err)
@@ -130,6 +138,10 @@ static bool print_json(const struct model *m, const struct class_sum *sums, int 
     cJSON_AddStringToObject(o, "label", m->label);
     cJSON_AddStringToObject(o, "architecture", m->config.arch);
     cJSON_AddStringToObject(o, "recipe", m->recipe ? m->recipe : "");
+    if (model_published_recipe(m))
+        cJSON_AddStringToObject(o, "published_recipe", model_published_recipe(m));
+    else
+        cJSON_AddNullToObject(o, "published_recipe");
     cJSON_AddNumberToObject(o, "layers", m->config.n_layers);
     cJSON_AddNumberToObject(o, "hidden", m->config.hidden);
     cJSON_AddNumberToObject(o, "vocabulary", m->config.vocab);

@@ -37,6 +37,12 @@ static void show_progress(void *ctx, int done, int total, int64_t prompt_tokens,
     progress_show(&r->progress, done, total, prompt_tokens, new_tokens);
 }
 
+static void show_note(void *ctx, const char *text)
+{
+    const struct run *r = ctx;
+    note(r->s, "%s", text);
+}
+
 /* Who chose the values: what the quantizer wrote into the file, else "" (unknown). */
 static const char *method_of(const struct model *m, char *buffer, size_t size)
 {
@@ -89,7 +95,7 @@ static bool run_task(const struct settings *s, struct store *store, const struct
         snprintf(what, sizeof what, "%s on %s", m->label, task_name(t));
         struct eval_options eo = { .chat = strcmp(s->chat, "on") == 0 ? CHAT_ON : strcmp(s->chat, "off") == 0 ? CHAT_OFF : CHAT_AUTO,
                                    .share_prefixes = !s->no_share, .batch_items = (int)s->batch_items,
-                                   .batch_width = (int)s->width };
+                                   .batch_width = (int)s->width, .note = show_note, .note_ctx = &r };
         struct eval_sink sink = { have_item, put_item, show_progress, interrupted, &r };
         progress_start(&r.progress, what, s->quiet);
         ok = eval_run(e, m, t, &eo, &sink, err);

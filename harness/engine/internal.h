@@ -180,6 +180,8 @@ struct engine {
 /* weights.c */
 bool weights_open(struct engine *e, struct error *err);
 void weights_close(struct engine *e);
+/* Is what token id reads of the embeddings finite?  (Whole matrices are looked at when they are opened.) */
+bool embedding_check(const struct engine *e, int32_t id, struct error *err);
 uint64_t weights_bytes(const struct engine *e);
 
 /* engine.c */

@@ -195,6 +195,9 @@ void seq_truncate(struct seq *s, int length)
 bool seq_ids_add(struct seq *s, const int32_t *ids, int n, struct error *err)
 {
     size_t own = (size_t)(s->length - s->base), before = s->ids_cap;
+    for (int i = 0; i < n; i++)
+        if (!embedding_check(s->e, ids[i], err))
+            return false;
     if (!mem_grow(&s->ids, &s->ids_cap, own + (size_t)n, sizeof *s->ids, err))
         return false;
     s->e->kv_bytes += (s->ids_cap - before) * sizeof *s->ids;

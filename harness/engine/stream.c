@@ -81,6 +81,8 @@ bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n
     for (int64_t i = 0; i < total; i++)
         if (ids[i] < 0 || ids[i] >= e->c->vocab)
             return fail(err, STATUS_INPUT, "token %d: ids go from 0 to %d", (int)ids[i], e->c->vocab - 1);
+        else if (!embedding_check(e, ids[i], err))
+            return false;
     for (int64_t at = 0; at < total; at += e->batch_tokens) {
         size_t take = (size_t)(total - at < e->batch_tokens ? total - at : e->batch_tokens);
         batch_begin(e);

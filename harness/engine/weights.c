@@ -104,9 +104,48 @@ static bool vector_load(struct vector *v, const struct tensor *t, struct error *
     return true;
 }
 
+/* Opening a file reads no weights, so here is where a scale that is not finite first shows. */
+struct scale_check {
+    const struct tensor *t;
+    int64_t per_job;
+    bool *bad;                  /* [jobs] */
+};
+
+static void check_job(void *ctx, int i, int thread)
+{
+    (void)thread;
+    struct scale_check *c = ctx;
+    int64_t first = i * c->per_job, left = c->t->rows * c->t->mats - first;
+    struct error ignored;
+    c->bad[i] = !tensor_check_scales(c->t, first, left < c->per_job ? left : c->per_job, &ignored);
+}
+
+static bool scales_check(struct engine *e, const struct tensor *t, struct error *err)
+{
+    enum { JOBS = 64 };
+    bool bad[JOBS] = { 0 };
+    int64_t rows = t->rows * t->mats;
+    struct scale_check c = { t, (rows + JOBS - 1) / JOBS, bad };
+    if (!formats[t->format].quantized)
+        return true;
+    pool_run(pool_for(e, (double)rows * (double)t->cols / 16), (int)((rows + c.per_job - 1) / c.per_job), check_job, &c);
+    for (int i = 0; i < JOBS; i++)
+        if (bad[i])
+            return tensor_check_scales(t, i * c.per_job, c.per_job < rows - i * c.per_job ? c.per_job : rows - i * c.per_job, err);
+    return true;
+}
+
+/* Rows of the embeddings are read one by one, and most of them never. */
+bool embedding_check(const struct engine *e, int32_t id, struct error *err)
+{
+    const struct global_weights *g = &e->g;
+    bool checked = e->c->tied_output;   /* the same tensor is the head */
+    return (checked || tensor_check_scales(g->embed, id, 1, err)) && (!g->ple_embed || tensor_check_scales(g->ple_embed, id, 1, err));
+}
+
 static bool matrix_load(struct engine *e, struct matrix *w, const struct tensor *t, struct error *err)
 {
-    return matrix_open(w, e->k, t, e->act, e->in_place, e->pool, err) || fail_in(err, "%s", t->name);
+    return scales_check(e, t, err) && (matrix_open(w, e->k, t, e->act, e->in_place, e->pool, err) || fail_in(err, "%s", t->name));
 }
 
 static bool vector_find(struct engine *e, const char *name, int64_t cols, struct vector *out, struct error *err)

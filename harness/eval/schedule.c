@@ -336,6 +336,13 @@ bool eval_chat_family(const struct model *m, enum chat_mode mode, enum chat_fami
     *out = mode == CHAT_OFF || !m->chat_template ? CHAT_NONE : chat_detect(m->chat_template);
     if (mode != CHAT_ON || *out != CHAT_NONE)
         return true;
-    return m->chat_template ? fail(err, STATUS_UNSUPPORTED, "%s: its chat template is none that is known here (known: gemma3, gemma4, llama3, qwen2.5, qwen3, smollm2)", m->path)
-                            : fail(err, STATUS_INPUT, "%s: --chat on, but the file has no chat template", m->path);
+    if (!m->chat_template)
+        return fail(err, STATUS_INPUT, "%s: --chat on, but the file has no chat template", m->path);
+    struct text known = { 0 };
+    for (int f = CHAT_NONE + 1; f < CHAT_COUNT; f++)
+        text_printf(&known, "%s%s", f > CHAT_NONE + 1 ? ", " : "", chat_family_names[f]);
+    fail(err, STATUS_UNSUPPORTED, "%s: --chat on, but its chat template, which begins \"%.60s\", is of no known family (%s)", m->path, m->chat_template,
+         text_str(&known));
+    text_free(&known);
+    return false;
 }

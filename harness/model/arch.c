@@ -153,6 +153,10 @@ static bool rope_divisors(struct reader *r, int half, const float **out)
 {
     struct raw_tensor *t = files_raw(r->f, "rope_freqs.weight");
     *out = NULL;
+    /* Without it a Gemma 4 file would be run with all pairs rotating: fluent at first, wrong further on. */
+    if (!t && r->ok && r->a->v_norm && r->m->source == MODEL_GGUF && r->f->n_raw)
+        return r->ok = fail(r->err, STATUS_FORMAT, "%s: no tensor rope_freqs.weight, which says what part of a full layer's heads rotates",
+                            r->f->metadata_path);
     if (!t || !r->ok)
         return r->ok;
     bool f32 = t->type == RAW_F32 || (t->type == RAW_GGML && t->format == FORMAT_F32);

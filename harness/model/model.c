@@ -57,27 +57,54 @@ bool model_is_quantized(const struct model *m)
     return false;
 }
 
+/* Where the blocks keep their scales and mins, so that looking at them costs a load or two a block; formats without a
+ * row here (all rare) are decoded. */
+static const struct scale_places {
+    int n, width;               /* numbers; bytes of each */
+    int at[2];
+} scale_places[FORMAT_COUNT] = {
+    [FORMAT_Q4_0] = { 1, 2, { 0 } },     [FORMAT_Q4_1] = { 2, 2, { 0, 2 } },   [FORMAT_Q5_0] = { 1, 2, { 0 } },    [FORMAT_Q5_1] = { 2, 2, { 0, 2 } },
+    [FORMAT_Q8_0] = { 1, 2, { 0 } },     [FORMAT_Q2_K] = { 2, 2, { 80, 82 } }, [FORMAT_Q3_K] = { 1, 2, { 108 } },  [FORMAT_Q4_K] = { 2, 2, { 0, 2 } },
+    [FORMAT_Q5_K] = { 2, 2, { 0, 2 } },  [FORMAT_Q6_K] = { 1, 2, { 208 } },    [FORMAT_IQ4_NL] = { 1, 2, { 0 } },  [FORMAT_IQ4_XS] = { 1, 2, { 0 } },
+    [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
+};
+
+static bool places_finite(const struct scale_places *p, const uint8_t *block)
+{
+    for (int i = 0; i < p->n; i++) {
+        uint16_t half;
+        uint32_t word;
+        memcpy(&half, block + p->at[i], 2);
+        memcpy(&word, block + p->at[i], p->width == 4 ? 4 : 2);
+        if (p->width == 4 ? (word & 0x7f800000) == 0x7f800000 : (half & 0x7c00) == 0x7c00)
+            return false;
+    }
+    return true;
+}
+
+static bool decoded_finite(const struct format *f, const uint8_t *block)
+{
+    enum { MOST = 256 };
+    int8_t codes[MOST];
+    float scale[MOST / 16] = { 0 }, min[MOST / 16] = { 0 }, sum = 0;
+    f->to_codes(block, codes, scale, f->has_min ? min : NULL, f->block);
+    for (int s = 0; s < MOST / 16; s++)
+        sum += 0 * scale[s] + 0 * min[s];       /* 0, or NaN as soon as one is not finite */
+    return sum == 0;
+}
+
 /* The first scale or min of some rows that is no finite number. */
 bool tensor_check_scales(const struct tensor *t, int64_t first_row, int64_t n_rows, struct error *err)
 {
-    enum { MOST = 256 };
     const struct format *f = &formats[t->format];
+    const struct scale_places *p = &scale_places[t->format];
     int64_t row_bytes = format_row_bytes(t->format, t->cols);
     for (int64_t r = first_row; f->quantized && r < first_row + n_rows; r++) {
         const uint8_t *b = (const uint8_t *)t->data + r * row_bytes;
-        for (int64_t j = 0; j < t->cols; j += f->block, b += f->block_bytes) {
-            int8_t codes[MOST];
-            float scale[MOST / 16] = { 0 }, min[MOST / 16] = { 0 }, sum = 0;
-            if (f->to_codes)
-                f->to_codes(b, codes, scale, f->has_min ? min : NULL, f->block);
-            else
-                memcpy(scale, b, sizeof scale[0]);
-            for (int s = 0; s < MOST / 16; s++)
-                sum += 0 * scale[s] + 0 * min[s];       /* 0, or NaN as soon as one is not finite */
-            if (sum != 0)
+        for (int64_t j = 0; j < t->cols; j += f->block, b += f->block_bytes)
+            if (!(p->n ? places_finite(p, b) : decoded_finite(f, b)))
                 return fail(err, STATUS_FORMAT, "tensor %s, row %lld, columns from %lld: the %s block's scale is not a finite number", t->name,
                             (long long)r, (long long)j, f->name);
-        }
     }
     return true;
 }

@@ -17,6 +17,14 @@ expect "wrong magic" 1 "magic.gguf.*(magic|GGUF)" gen "$work/magic.gguf"
 expect "version 9" 1 "version.gguf.*version.* 9" gen "$work/version.gguf"
 { head -c 8 "$g"; printf '\377\377\377\377\377\377\377\177'; tail -c +17 "$g"; } >"$work/count.gguf"
 expect "2^63 tensors" 1 "count.gguf" gen "$work/count.gguf"
+# 0x7e7e is a NaN in f16: weights from the middle on are blocks whose scale is none.
+{ head -c $((size / 2)) "$g"; head -c 20000 /dev/zero | tr '\0' '~'; tail -c +$((size / 2 + 20001)) "$g"; } >"$work/nan.gguf"
+for how in "" --in-place; do
+    expect "NaN scales, tensor named $how" 1 "tensor blk[.0-9a-z_]*weight, row [0-9]+, .*q4_0 block's scale is not a finite number" gen "$work/nan.gguf" $how
+done
+expect "NaN scales do not convert" 1 "tensor blk[.0-9a-z_]*weight, row .*q4_0 block's scale" "$QDELTA" convert --quiet -o "$work/nan2.gguf" "$work/nan.gguf"
+expect "NaN scales do not quantize" 1 "tensor blk[.0-9a-z_]*weight, row .*q4_0 block's scale" "$QDELTA" quantize --quiet --requantize -q rtn:q8_0 -o "$work/nan2.gguf" "$work/nan.gguf"
+check "and nothing was written" test ! -e "$work/nan2.gguf"
 expect "a folder without config.json" 1 "config.json" gen "$work"
 mkdir "$work/hf"; cp "$hf"/* "$work/hf/"; chmod u+w "$work"/hf/*
 printf '{"architectures": [' >"$work/hf/config.json"

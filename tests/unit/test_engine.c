@@ -220,6 +220,55 @@ static void test_window_borders(void **state)
     golden_close(&g);
 }
 
+/* ---- many sequences on one prefix, a token each a call: the prefix is read once for all ---- */
+
+static void test_shared_prefix(void **state)
+{
+    (void)state;
+    enum { CHILDREN = 7, STEPS = 9 };
+    static const char *const names[] = { "gemma3", "llama3", "gemma4_e" };
+    static const int prefixes[] = { 64, 70, 15 };
+    for (size_t m = 0; m < ARRAY_LEN(names); m++) {
+        struct golden g;
+        if (!golden_open(&g, names[m]))
+            skip();
+        size_t vocab = (size_t)g.m.config.vocab;
+        float *alone = mem_new(STEPS * vocab, sizeof *alone, &err), *beside = mem_new(CHILDREN * STEPS * vocab, sizeof *beside, &err);
+        float *step = mem_new(CHILDREN * vocab, sizeof *step, &err);
+        for (size_t p = 0; p < ARRAY_LEN(prefixes); p++) {
+            struct engine *e = engine_with(&g.m, ACT_I16, 2, 64);
+            struct seq *prefix = seq_with(e, NULL), *child[CHILDREN];
+            struct span spans[CHILDREN] = { { prefix, g.ids[0], prefixes[p], prefixes[p] } };
+            MUST(engine_forward(e, spans, 1, NULL, &err));
+            for (int i = 0; i < CHILDREN; i++)
+                child[i] = seq_with(e, prefix);
+            for (int t = 0; t < STEPS; t++) {
+                for (int i = 0; i < CHILDREN; i++)
+                    spans[i] = (struct span){ child[i], &g.ids[1][5 * i + t], 1, 0 };
+                MUST(engine_forward(e, spans, CHILDREN, step, &err));
+                for (int i = 0; i < CHILDREN; i++)
+                    memcpy(beside + (size_t)(i * STEPS + t) * vocab, step + (size_t)i * vocab, vocab * sizeof *step);
+            }
+            for (int i = 0; i < CHILDREN; i++) {
+                struct seq *s = seq_with(e, NULL);
+                struct span span = { s, g.ids[0], prefixes[p], prefixes[p] };
+                MUST(engine_forward(e, &span, 1, NULL, &err));
+                feed_all(e, s, g.ids[1] + 5 * i, STEPS, alone);
+                CHECK(!memcmp(alone, beside + (size_t)(i * STEPS) * vocab, STEPS * vocab * sizeof *alone),
+                      "%s: child %d of a prefix of %d differs", names[m], i, prefixes[p]);
+                seq_close(s);
+                seq_close(child[i]);
+            }
+            seq_close(prefix);
+            engine_close(e);
+        }
+        free(alone);
+        free(beside);
+        free(step);
+        golden_close(&g);
+    }
+}
+
 /* ---- stories260K: trained weights, GGUF and Hugging Face ---- */
 
 enum { STORY_TOKENS = 64 };
@@ -378,7 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_logits),     cmocka_unit_test(test_kernel_sets_agree),
         cmocka_unit_test(test_window_borders),    cmocka_unit_test(test_stories),
-        cmocka_unit_test(test_quantized_files),
+        cmocka_unit_test(test_quantized_files),   cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_errors),            cmocka_unit_test(test_memory_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

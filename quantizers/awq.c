@@ -1,0 +1,552 @@
+/* awq.c - activation-aware scaling: columns that meet large inputs are made larger before rounding, and the producer
+ * of those inputs smaller by as much (Lin et al. 2023; quantization.md 3).
+ *
+ * Which producers can be divided follows from the architecture: a norm's weight always, the rows of up (the up
+ * branch is linear), the rows of v only where values go to o one to one and unnormalised.  Every fold is proven on
+ * logits before anything is rounded. */
+#include "awq.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate.h"
+#include "hf.h"
+#include "solve.h"
+
+enum { MOST_CONSUMERS = 6, PROOF_TOKENS = 32 };
+
+static const struct {
+    const char *name, *producer;
+    bool rows;                          /* the producer's rows are divided, else a norm's elements */
+    const char *leader;                 /* whose inputs tell the sizes */
+    const char *consumers[MOST_CONSUMERS];
+} folds[] = {
+    { "attn_norm -> q, k, v", "attn_norm.weight", false, "attn_q.weight", { "attn_q.weight", "attn_k.weight", "attn_v.weight" } },
+    { "v -> o", "attn_v.weight", true, "attn_output.weight", { "attn_output.weight" } },
+    { "ffn_norm -> gate, up", "ffn_norm.weight", false, "ffn_gate.weight", { "ffn_gate.weight", "ffn_up.weight" } },
+    { "ffn_norm -> experts", "ffn_norm.weight", false, "ffn_gate_exps.weight", { "ffn_gate_inp.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight" } },
+    { "pre_ffw_norm_2 -> experts", "pre_ffw_norm_2.weight", false, "ffn_gate_up_exps.weight", { "ffn_gate_up_exps.weight" } },
+    { "pre_ffw_norm_2 -> experts", "pre_ffw_norm_2.weight", false, "ffn_gate_exps.weight", { "ffn_gate_exps.weight", "ffn_up_exps.weight" } },
+    { "up -> down", "ffn_up.weight", true, "ffn_down.weight", { "ffn_down.weight" } },
+};
+
+/* Where the rows of one table fit two architectures: Gemma 4's dense branch shares no norm with its experts. */
+static bool fold_applies(size_t f, const struct model_config *c, int layer)
+{
+    const struct layer_config *l = &c->layers[layer];
+    bool gemma4_norm = strcmp(folds[f].producer, "pre_ffw_norm_2.weight") == 0;
+    if (strcmp(folds[f].name, "v -> o") == 0)
+        return l->n_kv_heads == c->n_heads && !c->v_norm && !c->qkv_bias && !l->v_from_k && l->kv_source == layer;
+    if (strstr(folds[f].name, "experts"))
+        return gemma4_norm == (l->moe == MOE_GEMMA4);
+    return true;
+}
+
+/* ---- one fold at work ---- */
+
+struct work {
+    struct job *job;
+    struct pass *pass;
+    int layer;
+    size_t fold;
+    struct part *producer, *leader, *consumers[MOST_CONSUMERS];
+    int n_consumers, n;         /* columns of the consumers */
+    struct layer_stats *stats;
+    int ratios;                 /* candidates beside the identity */
+    const float *input;         /* mean |x| of the leader's inputs */
+    float *weight;              /* mean of |w| / group's largest */
+    float *scale;               /* the candidate at hand, or the chosen one */
+    float *want, *got;          /* residual stream after the layer: unrounded, with a candidate */
+    float *dense[MOST_CONSUMERS + 1];   /* replacements in use */
+};
+
+/* What the inputs of a layer's matrices look like. */
+struct input_stats {
+    struct part *part;
+    double *abs_sum, *square_sum;
+    float *input, *square;      /* means of |x| and x^2 */
+    int64_t tokens;
+};
+struct layer_stats {
+    int ratios;
+    struct input_stats *all;
+    int n;
+    float **kept;               /* dense tensors that the engine uses to the end */
+    size_t n_kept, kept_cap;
+};
+
+static struct part *layer_part(const struct job *j, int layer, const char *suffix)
+{
+    char name[96];
+    snprintf(name, sizeof name, "blk.%d.%s", layer, suffix);
+    return job_part(j, name);
+}
+
+static struct input_stats *stats_of(struct layer_stats *s, const struct part *p)
+{
+    for (int i = 0; i < s->n; i++)
+        if (s->all[i].part == p)
+            return &s->all[i];
+    return NULL;
+}
+
+static void see(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
+{
+    struct layer_stats *s = ctx;
+    (void)expert;               /* the experts of a layer share their input's scale */
+    for (int i = 0; i < s->n; i++) {
+        struct input_stats *t = &s->all[i];
+        if (strcmp(t->part->source->name, name) || cols != t->part->source->cols)
+            continue;
+        for (int r = 0; r < n; r++)
+            for (int64_t c = 0; c < cols; c++) {
+                double v = (double)x[(size_t)r * ld + (size_t)c];
+                t->abs_sum[c] += fabs(v);
+                t->square_sum[c] += v * v;
+            }
+        t->tokens += n;
+        return;
+    }
+}
+
+/* Weight statistics of the consumers: how large a column is against its group, by |w|. */
+static bool weigh(struct work *w, struct error *err)
+{
+    double *sum = mem_new((size_t)w->n, sizeof *sum, err);
+    float *row = mem_new((size_t)w->n, sizeof *row, err);
+    int64_t rows = 0;
+    bool ok = sum && row;
+    for (int k = 0; ok && k < w->n_consumers; k++) {
+        const struct part *p = w->consumers[k];
+        if (!p->matrix)
+            continue;
+        for (int64_t r = 0; ok && r < p->source->rows * p->source->mats; r++, rows++) {
+            ok = part_row(p, r / p->source->rows, r % p->source->rows, row, err);
+            for (int from = 0; ok && from < w->n; from += BLOCK) {
+                float most = 0;
+                for (int c = from; c < from + BLOCK && c < w->n; c++)
+                    most = fabsf(row[c]) > most ? fabsf(row[c]) : most;
+                for (int c = from; c < from + BLOCK && c < w->n; c++)
+                    sum[c] += (double)(fabsf(row[c]) / (most + 1e-6f));
+            }
+        }
+    }
+    for (int c = 0; ok && c < w->n; c++)
+        w->weight[c] = rows ? (float)(sum[c] / (double)rows) : 1;
+    free(sum);
+    free(row);
+    return ok;
+}
+
+/* Candidate r: inputs against weights in the ratio r / ratios; -1 is the identity. */
+static void make_scale(struct work *w, int r)
+{
+    float lo = INFINITY, hi = 0, ratio = (float)r / (float)w->ratios;
+    for (int c = 0; c < w->n; c++) {
+        float s = r < 0 ? 1 : powf(w->input[c], ratio) / (powf(w->weight[c], 1 - ratio) + 1e-4f);
+        s = s > 1e-4f ? s : 1e-4f;
+        w->scale[c] = s;
+        lo = s < lo ? s : lo;
+        hi = s > hi ? s : hi;
+    }
+    float middle = sqrtf(lo * hi);
+    for (int c = 0; c < w->n && r >= 0; c++) {
+        w->scale[c] /= middle;
+        if (!(w->scale[c] > 0) || !isfinite(w->scale[c]))
+            w->scale[c] = 1;
+    }
+}
+
+static bool use_dense(struct work *w, int slot, const struct part *p, float *data, struct error *err)
+{
+    struct tensor t = *p->source;
+    t.format = FORMAT_F32;
+    t.data = data;
+    t.bytes = (uint64_t)(t.rows * t.mats * t.cols) * sizeof *data;
+    t.col_perm = NULL;
+    t.add = 0;
+    bool ok = engine_replace(w->pass->engine, &t, err);
+    free(w->dense[slot]);
+    w->dense[slot] = data;
+    return ok;
+}
+
+static float *dense_of(const struct part *p, const float *col, struct error *err)
+{
+    const struct tensor *t = p->source;
+    float *x = mem_new_aligned((size_t)(t->rows * t->mats * t->cols), sizeof *x, err);
+    for (int64_t r = 0; x && r < t->rows * t->mats; r++) {
+        float *row = x + r * t->cols;
+        if (!part_row(p, r / t->rows, r % t->rows, row, err)) {
+            free(x);
+            return NULL;
+        }
+        for (int64_t c = 0; col && c < t->cols; c++)
+            row[c] *= col[c];
+    }
+    return x;
+}
+
+/* Round(W scale) / scale in the engine: what the layer would compute with this candidate. */
+static bool try_consumer(struct work *w, int k, struct error *err)
+{
+    const struct part *p = w->consumers[k];
+    const struct tensor *t = p->source;
+    int64_t rows = t->rows * t->mats, bytes = format_row_bytes(p->to, t->cols);
+    const float *square = stats_of(w->stats, p)->square;
+    float *x = dense_of(p, w->scale, err), *h = mem_new((size_t)w->n, sizeof *h, err);
+    uint8_t *blocks = mem_new((size_t)(rows * bytes), 1, err);
+    bool ok = x && h && blocks;
+    for (int c = 0; ok && c < w->n; c++)
+        h[c] = square[c] / (w->scale[c] * w->scale[c]);
+    if (ok)
+        round_rows_plain(p->to, w->job->format, x, (int)rows, w->n, h, w->job->pool, blocks);
+    for (int64_t r = 0; ok && r < rows; r++) {
+        formats[p->to].to_f32(blocks + r * bytes, x + r * t->cols, t->cols);
+        for (int c = 0; c < w->n; c++)
+            x[r * t->cols + c] /= w->scale[c];
+    }
+    free(h);
+    free(blocks);
+    if (!ok) {
+        free(x);
+        return false;
+    }
+    return use_dense(w, k, p, x, err);
+}
+
+static bool output_error(struct work *w, double *error, struct error *err)
+{
+    size_t n;
+    if (!pass_group(w->pass, w->layer, 0, w->got, &n, err))
+        return false;
+    *error = 0;
+    for (size_t i = 0; i < n; i++) {
+        double e = (double)w->got[i] - (double)w->want[i];
+        *error += e * e;
+    }
+    return true;
+}
+
+/* The best candidate is left in w->scale; *gain: its error against the identity's. */
+static bool search(struct work *w, double *gain, struct error *err)
+{
+    double best = INFINITY, identity = 0;
+    int chosen = -1;
+    for (int r = -1; r < w->ratios; r++) {
+        double error;
+        make_scale(w, r);
+        for (int k = 0; k < w->n_consumers; k++)
+            if (w->consumers[k]->matrix && !try_consumer(w, k, err))
+                return false;
+        if (!output_error(w, &error, err))
+            return false;
+        if (r < 0)
+            identity = error;
+        if (error < best) {
+            best = error;
+            chosen = r;
+        }
+    }
+    make_scale(w, chosen);
+    *gain = identity > 0 ? best / identity : 1;
+    return true;
+}
+
+/* ---- proof ---- */
+
+static bool logits(struct work *w, float *out, struct error *err)
+{
+    struct seq *s;
+    const struct calibration *k = w->job->calibration;
+    int n = k->tokens < PROOF_TOKENS ? k->tokens : PROOF_TOKENS;
+    if (!seq_open(&s, w->pass->engine, NULL, err))
+        return false;
+    struct span span = { s, k->ids, n, 0 };
+    bool ok = engine_forward(w->pass->engine, &span, 1, out, err);
+    seq_close(s);
+    return ok;
+}
+
+/* Producer divided and consumers multiplied, in float32, nothing rounded. */
+static bool use_folded(struct work *w, struct error *err)
+{
+    const struct tensor *t = w->producer->source;
+    float *x = dense_of(w->producer, NULL, err);
+    bool ok = x != NULL;
+    for (int64_t i = 0; ok && i < t->rows * t->cols; i++)
+        x[i] /= w->scale[folds[w->fold].rows ? i / t->cols : i];
+    ok = ok && use_dense(w, MOST_CONSUMERS, w->producer, x, err);
+    for (int k = 0; ok && k < w->n_consumers; k++) {
+        float *y = dense_of(w->consumers[k], w->scale, err);
+        ok = y && use_dense(w, k, w->consumers[k], y, err);
+    }
+    return ok;
+}
+
+/* Folds of earlier steps, nothing rounded. */
+static bool use_unrounded(struct work *w, struct error *err)
+{
+    float *x = dense_of(w->producer, NULL, err);
+    bool ok = x && use_dense(w, MOST_CONSUMERS, w->producer, x, err);
+    for (int k = 0; ok && k < w->n_consumers; k++) {
+        x = dense_of(w->consumers[k], NULL, err);
+        ok = x && use_dense(w, k, w->consumers[k], x, err);
+    }
+    return ok;
+}
+
+static bool prove(struct work *w, bool *proven, struct error *err)
+{
+    size_t n = (size_t)w->job->model->config.vocab * PROOF_TOKENS;
+    float *a = mem_new(n, sizeof *a, err), *b = mem_new(n, sizeof *b, err), worst = 0;
+    bool ok = a && b && use_unrounded(w, err) && logits(w, a, err) && use_folded(w, err) && logits(w, b, err);
+    for (size_t i = 0; ok && i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= worst))
+            worst = fabsf(a[i] - b[i]);
+    *proven = ok && worst < 1e-3f;
+    if (ok && !*proven)
+        job_warn(w->job, "layer %d, %s: folding changes a logit by %g, more than 0.001; skipped", w->layer, folds[w->fold].name, (double)worst);
+    free(a);
+    free(b);
+    return ok;
+}
+
+/* ---- what was chosen ---- */
+
+static bool multiply(float **scale, const float *by, int n, struct error *err)
+{
+    if (!*scale) {
+        *scale = mem_new((size_t)n, sizeof **scale, err);
+        for (int c = 0; *scale && c < n; c++)
+            (*scale)[c] = 1;
+    }
+    for (int c = 0; *scale && c < n; c++)
+        (*scale)[c] *= by[c];
+    return *scale != NULL;
+}
+
+/* Blocks of a matrix with its folds; what its inputs are like decides its scales. */
+static bool round_part(struct job *j, struct layer_stats *s, struct part *p, struct error *err)
+{
+    const struct tensor *t = p->source;
+    const float *square = stats_of(s, p)->square;
+    int64_t rows = t->rows * t->mats, bytes = format_row_bytes(p->to, t->cols);
+    float *x = dense_of(p, NULL, err), *h = mem_new((size_t)t->cols, sizeof *h, err);
+    if (!p->data)
+        p->data = mem_new((size_t)(rows * bytes), 1, err);
+    bool ok = x && h && p->data;
+    for (int64_t c = 0; ok && c < t->cols; c++)
+        h[c] = square[c] / (p->col_scale ? p->col_scale[c] * p->col_scale[c] : 1);
+    if (ok)
+        round_rows_plain(p->to, j->format, x, (int)rows, (int)t->cols, h, j->pool, p->data);
+    p->method = p->col_scale || p->row_scale ? "awq" : "rtn diag";
+    free(x);
+    free(h);
+    return ok;
+}
+
+static bool keep_fold(struct work *w, struct error *err)
+{
+    float *inverse = mem_new((size_t)w->n, sizeof *inverse, err);
+    bool ok = inverse != NULL;
+    for (int c = 0; ok && c < w->n; c++)
+        inverse[c] = 1 / w->scale[c];
+    if (ok)
+        ok = folds[w->fold].rows ? multiply(&w->producer->row_scale, w->scale, w->n, err) : multiply(&w->producer->col_scale, inverse, w->n, err);
+    for (int k = 0; ok && k < w->n_consumers; k++) {
+        ok = multiply(&w->consumers[k]->col_scale, w->scale, w->n, err);
+        if (!w->consumers[k]->matrix)
+            w->consumers[k]->to = FORMAT_F32;
+    }
+    if (!w->producer->matrix)
+        w->producer->to = FORMAT_F32;           /* a divided norm keeps its precision in folders too */
+    free(inverse);
+    return ok;
+}
+
+/* Put into the engine what will be written: blocks, a folded norm or router in float32, or the source's tensor. */
+static bool settle(struct work *w, struct part *p, int slot, struct error *err)
+{
+    struct tensor t = *p->source;
+    if (!p->data && (p->col_scale || p->row_scale)) {
+        float *x = dense_of(p, NULL, err);
+        if (!x || !mem_grow(&w->stats->kept, &w->stats->kept_cap, w->stats->n_kept + 1, sizeof *w->stats->kept, err)) {
+            free(x);
+            return false;
+        }
+        bool ok = use_dense(w, slot, p, x, err);
+        w->stats->kept[w->stats->n_kept++] = x;
+        w->dense[slot] = NULL;
+        return ok;
+    }
+    if (p->data) {
+        t.format = p->to;
+        t.data = p->data;
+        t.bytes = (uint64_t)(t.rows * t.mats) * (uint64_t)format_row_bytes(p->to, t.cols);
+        t.col_perm = NULL;
+    }
+    return engine_replace(w->pass->engine, &t, err);
+}
+
+/* ---- one fold, one layer ---- */
+
+static void work_free(struct work *w)
+{
+    free(w->weight);
+    free(w->scale);
+    free(w->got);
+    for (int k = 0; k <= MOST_CONSUMERS; k++)
+        free(w->dense[k]);
+}
+
+static bool work_open(struct work *w, struct error *err)
+{
+    size_t n = (size_t)w->n, values = (size_t)w->pass->group_rows * (size_t)w->job->calibration->tokens * (size_t)w->job->model->config.hidden;
+    w->weight = mem_new(n, sizeof(float), err);
+    w->scale = mem_new(n, sizeof(float), err);
+    w->got = mem_new(values, sizeof(float), err);
+    return w->weight && w->scale && w->got;
+}
+
+static bool find_parts(struct work *w)
+{
+    const struct job *j = w->job;
+    bool any = false;
+    w->producer = layer_part(j, w->layer, folds[w->fold].producer);
+    w->leader = layer_part(j, w->layer, folds[w->fold].leader);
+    w->n_consumers = 0;
+    for (int k = 0; k < MOST_CONSUMERS && folds[w->fold].consumers[k]; k++) {
+        struct part *p = layer_part(j, w->layer, folds[w->fold].consumers[k]);
+        if (p)
+            w->consumers[w->n_consumers++] = p;
+        any |= p && p->matrix;
+    }
+    const struct input_stats *s = w->leader ? stats_of(w->stats, w->leader) : NULL;
+    if (!w->producer || !s || !any)
+        return false;
+    w->input = s->input;
+    w->n = (int)w->leader->source->cols;
+    return (folds[w->fold].rows ? w->producer->source->rows : w->producer->source->cols) == w->n;
+}
+
+struct tally {
+    int tried, kept;
+    double gain;
+};
+
+static bool run_fold(struct job *j, struct pass *s, struct layer_stats *stats, int layer, size_t fold, float *want, struct tally *y,
+                     struct error *err)
+{
+    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .want = want, .stats = stats, .ratios = stats->ratios };
+    double gain = 1;
+    bool proven = false;
+    if (!fold_applies(fold, &j->model->config, layer) || !find_parts(&w))
+        return true;
+    bool ok = work_open(&w, err) && weigh(&w, err) && search(&w, &gain, err) && (gain >= 1 || prove(&w, &proven, err));
+    if (ok && proven) {
+        ok = keep_fold(&w, err);
+        y->kept++;
+        y->gain += gain;
+    }
+    y->tried++;
+    if (ok && proven && w.producer->data)
+        ok = round_part(j, stats, w.producer, err);
+    for (int k = 0; ok && k < w.n_consumers; k++)
+        if (w.consumers[k]->matrix)
+            ok = round_part(j, stats, w.consumers[k], err);
+    ok = ok && settle(&w, w.producer, MOST_CONSUMERS, err);
+    for (int k = 0; ok && k < w.n_consumers; k++)
+        ok = settle(&w, w.consumers[k], k, err);
+    work_free(&w);
+    return ok;
+}
+
+static bool stats_open(struct layer_stats *s, struct job *j, int layer, struct error *err)
+{
+    s->all = mem_new((size_t)j->n_parts, sizeof *s->all, err);
+    bool ok = s->all != NULL;
+    s->n = 0;
+    for (int i = 0; ok && i < j->n_parts; i++) {
+        struct part *p = &j->parts[i];
+        size_t n = (size_t)p->source->cols;
+        if (p->layer != layer || !p->matrix)
+            continue;
+        struct input_stats *t = &s->all[s->n++];
+        *t = (struct input_stats){ p, mem_new(n, sizeof(double), err), mem_new(n, sizeof(double), err), mem_new(n, sizeof(float), err),
+                                   mem_new(n, sizeof(float), err), 0 };
+        ok = t->abs_sum && t->square_sum && t->input && t->square;
+    }
+    return ok;
+}
+
+static void stats_close(struct layer_stats *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        free(s->all[i].abs_sum);
+        free(s->all[i].square_sum);
+        free(s->all[i].input);
+        free(s->all[i].square);
+    }
+    free(s->all);
+    s->all = NULL;
+    s->n = 0;
+}
+
+static bool stats_fill(struct layer_stats *s, int layer, struct error *err)
+{
+    for (int i = 0; i < s->n; i++) {
+        struct input_stats *t = &s->all[i];
+        for (int64_t c = 0; c < t->part->source->cols; c++) {
+            double n = t->tokens ? (double)t->tokens : 1;
+            t->input[c] = (float)(t->abs_sum[c] / n);
+            t->square[c] = t->tokens ? (float)(t->square_sum[c] / n) : 1;
+            if (!isfinite(t->square[c]))
+                return fail(err, STATUS_INPUT, "layer %d: the inputs of %s are not all finite", layer, t->part->source->name);
+        }
+    }
+    return true;
+}
+
+static bool run_layer(struct job *j, struct pass *s, struct layer_stats *stats, int layer, float *want, struct tally *y, struct error *err)
+{
+    size_t values;
+    const struct engine_tap tap = { see, stats };
+    bool ok = stats_open(stats, j, layer, err) && pass_layer(s, layer, &tap, false, "calibrate", err) && stats_fill(stats, layer, err) &&
+              pass_group(s, layer, 0, want, &values, err);
+    for (size_t f = 0; ok && f < ARRAY_LEN(folds); f++)
+        ok = run_fold(j, s, stats, layer, f, want, y, err);
+    for (int i = 0; ok && i < stats->n; i++) {          /* what no fold reaches */
+        struct work w = { .job = j, .pass = s, .stats = stats };
+        if (!stats->all[i].part->data)
+            ok = round_part(j, stats, stats->all[i].part, err) && settle(&w, stats->all[i].part, 0, err);
+    }
+    stats_close(stats);
+    return ok && (layer + 1 == j->model->config.n_layers || pass_layer(s, layer, NULL, true, "calibrate", err));
+}
+
+bool awq_prepare(struct job *j, struct error *err)
+{
+    struct pass s = { 0 };
+    struct layer_stats stats = { 0 };
+    struct tally y = { 0 };
+    float *want = NULL;
+    int layers = j->model->config.n_layers;
+    double grid;
+    bool ok = setting_number(j->o, "grid", 1, 1000, 20, &grid, err) && pass_open(&s, j, err) &&
+              (want = mem_new((size_t)s.group_rows * (size_t)j->calibration->tokens * (size_t)j->model->config.hidden, sizeof *want, err));
+    stats.ratios = ok ? (int)grid : 0;
+    for (int l = 0; ok && l < layers; l++) {
+        job_progress(j, "scale layer", l, layers);
+        ok = run_layer(j, &s, &stats, l, want, &y, err);
+    }
+    pass_close(&s);
+    for (size_t i = 0; i < stats.n_kept; i++)
+        free(stats.kept[i]);
+    free(stats.kept);
+    free(want);
+    if (ok)
+        text_printf(&j->notes, "folds=%d of %d kept, mean output error %.4f of no scaling\n", y.kept, y.tried, y.kept ? y.gain / y.kept : 1);
+    return ok;
+}

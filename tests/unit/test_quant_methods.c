@@ -1,0 +1,314 @@
+/* Methods end to end on small models: NF4 against bitsandbytes' own file, imatrix files, GPTQ and AWQ runs, folders. */
+#define _DEFAULT_SOURCE
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "check.h"
+
+#include "engine/engine.h"
+#include "quantizers.h"
+
+#include "../../quantizers/calibrate.h"
+#include "../../quantizers/imatrix.h"
+
+static char dir[] = "/tmp/qdelta-methods-XXXXXX";
+
+static const char *in_dir(const char *name)
+{
+    static char path[4][256];
+    static int turn;
+    char *p = path[turn++ & 3];
+    snprintf(p, sizeof path[0], "%s/%s", dir, name);
+    return p;
+}
+
+static char warnings[4096];
+static void warn(void *ctx, const char *text)
+{
+    (void)ctx;
+    size_t n = strlen(warnings);
+    snprintf(warnings + n, sizeof warnings - n, "%s\n", text);
+}
+
+struct run {
+    const char *method, *calib, *imatrix_in, *imatrix_out;
+    int rows, tokens, threads;
+    const char *const *settings;
+};
+static bool run(const struct model *m, const char *out, struct run r, struct quantize_report *report, struct error *err)
+{
+    struct quantize_options o = { .method = r.method, .calib = r.calib, .calib_rows = r.rows, .calib_tokens = r.tokens, .threads = r.threads,
+                                  .imatrix_in = r.imatrix_in, .imatrix_out = r.imatrix_out, .seed = 3, .program_version = "test", .warn = warn,
+                                  .settings = r.settings };
+    warnings[0] = '\0';
+    return quantize_model(m, out, &o, report, err);
+}
+
+static void folder_of(const char *file, char *out, size_t size)
+{
+    snprintf(out, size, "%.*s", (int)(strrchr(file, '/') - file), file);
+}
+
+static void remove_folder(const char *path)
+{
+    static const char *const names[] = { "config.json", "generation_config.json", "model.safetensors" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char file[512];
+        snprintf(file, sizeof file, "%s/%s", path, names[i]);
+        unlink(file);
+    }
+    rmdir(path);
+}
+
+/* tests/golden/checkpoints was written by bitsandbytes from tiny_golden/llama3 (down_proj and lm_head left whole). */
+static void test_nf4_equals_bitsandbytes(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = { { "nf4", "bitsandbytes_nf4" }, { "nf4:nf4-double", "bitsandbytes_nf4_double" }, { "fp4", "bitsandbytes_fp4" } };
+    NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
+    char folder[1024];
+    folder_of(config, folder, sizeof folder);
+    struct error err;
+    struct model source;
+    MUST(model_open(&source, folder, false, &err));
+    for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
+        char golden[256];
+        snprintf(golden, sizeof golden, "tests/golden/checkpoints/%s", cases[k][1]);
+        struct quantize_report report;
+        struct model ours, theirs;
+        MUST(run(&source, in_dir("bnb"), (struct run){ .method = cases[k][0], .threads = 2 }, &report, &err));
+        quantize_report_free(&report);
+        MUST(model_open(&ours, in_dir("bnb"), false, &err));
+        MUST(model_open(&theirs, golden, false, &err));
+        int packed = 0;
+        for (int i = 0; i < ours.n_tensors; i++) {
+            const struct tensor *a = &ours.tensors[i], *b = model_find(&theirs, a->name);
+            CHECK(b && a->format == b->format && a->bytes == b->bytes, "%s: %s", cases[k][1], a->name);
+            packed += a->format == FORMAT_NF4 || a->format == FORMAT_FP4;
+            int64_t differ = 0;
+            for (int64_t r = 0; r < a->rows; r++) {
+                float x[512], y[512];
+                tensor_row(a, 0, r, x);
+                tensor_row(b, 0, r, y);
+                for (int64_t c = 0; c < a->cols; c++)
+                    differ += x[c] != y[c];
+            }
+            /* a tie of the 8-bit map moves one block's scale; fp4's ties are open in the library too */
+            CHECK(differ <= (k == 0 ? 0 : k == 1 ? 64 : 4), "%s: %s differs in %d weights", cases[k][1], a->name, (int)differ);
+        }
+        CHECK(packed == 24, "%s: %d packed matrices", cases[k][1], packed);
+        model_close(&ours);
+        model_close(&theirs);
+        remove_folder(in_dir("bnb"));
+    }
+    model_close(&source);
+}
+
+static void test_imatrix_files(void **state)
+{
+    (void)state;
+    struct error err;
+    struct imatrix *a, *b;
+    MUST(imatrix_new(&a, "test", &err));
+    struct imatrix_entry *e = imatrix_entry(a, "blk.0.attn_q.weight", 40, 1, &err);
+    for (int i = 0; i < 40; i++)
+        e->sum2[i] = (float)i * 0.5f;
+    e->counts[0] = 8;
+    e = imatrix_entry(a, "blk.0.ffn_down_exps.weight", 8, 3, &err);
+    for (int i = 0; i < 24; i++)
+        e->sum2[i] = (float)i;
+    e->counts[0] = 2;
+    e->counts[2] = 4;
+    a->chunks = 5;
+    a->chunk_size = 512;
+    MUST(imatrix_finish(a, &err));
+    MUST(imatrix_write(a, in_dir("im.gguf"), "some text", &err));
+    MUST(imatrix_read(&b, in_dir("im.gguf"), &err));
+    CHECK(b->n == 2 && b->chunks == 5 && b->chunk_size == 512, "%d entries, %d chunks", b->n, (int)b->chunks);
+    const float want[] = { 0, 0.5f, 1, 1, 4, 5.75f };
+    const struct tensor q = { .name = "blk.0.attn_q.weight", .cols = 40, .rows = 4, .mats = 1 };
+    const struct tensor x = { .name = "blk.0.ffn_down_exps.weight", .cols = 8, .rows = 4, .mats = 3 };
+    const float *qi = imatrix_importance(b, &q), *xi = imatrix_importance(b, &x);
+    assert_non_null(qi);
+    assert_non_null(xi);
+    CHECK(qi[0] == 0 && qi[16] == 1 && xi[1] == want[1] && xi[8] == 1 && xi[16] == want[4] && xi[23] == want[5],
+          "means %g %g %g %g %g %g", (double)qi[0], (double)qi[16], (double)xi[1], (double)xi[8], (double)xi[16], (double)xi[23]);
+    imatrix_free(a);
+    imatrix_free(b);
+    struct text whole = { 0 };
+    MUST(file_read(in_dir("im.gguf"), 0, &whole, &err));
+    for (size_t cut = 4; cut < whole.len; cut += cut < 400 ? 7 : 61) {        /* every cut is refused, none crashes */
+        MUST(file_write(in_dir("cut.gguf"), whole.data, cut, &err));
+        CHECK(!imatrix_read(&b, in_dir("cut.gguf"), &err), "%zu of %zu bytes were accepted", cut, whole.len);
+    }
+    text_free(&whole);
+    unlink(in_dir("im.gguf"));
+    unlink(in_dir("cut.gguf"));
+}
+
+static void test_calibrated_runs(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    NEED_SHARED(text, "models/stories260K/golden/tinystories_sample.txt");
+    MUST(model_open(&m, path, true, &err));
+    static const char *const rtn[] = { "algorithm=rtn", NULL }, *const cd[] = { "algorithm=cd", NULL };
+    struct quantize_report gptq, plain, descent;
+    struct run r = { .method = "gptq:q4_0", .calib = text, .rows = 3, .tokens = 96, .threads = 1 };
+    MUST(run(&m, in_dir("a.gguf"), r, &gptq, &err));
+    r.threads = 3;
+    struct quantize_report again;
+    MUST(run(&m, in_dir("b.gguf"), r, &again, &err));
+    r.settings = rtn;
+    MUST(run(&m, in_dir("c.gguf"), r, &plain, &err));
+    r.settings = cd;
+    MUST(run(&m, in_dir("c.gguf"), r, &descent, &err));
+    double sum[3] = { 0 };
+    int n = 0;
+    for (int i = 0; i < gptq.n; i++)
+        if (strcmp(gptq.rows[i].method, "gptq") == 0) {
+            sum[0] += gptq.rows[i].loss;
+            sum[1] += plain.rows[i].loss;
+            sum[2] += descent.rows[i].loss;
+            CHECK(gptq.rows[i].to == FORMAT_Q4_0 && gptq.rows[i].relative_rms < 0.2, "%s", gptq.rows[i].name);
+            n++;
+        }
+    CHECK(n == 35, "%d matrices by gptq", n);
+    CHECK(sum[0] < 0.8 * sum[1] && sum[2] < sum[1], "losses: gptq %g rtn %g cd %g", sum[0], sum[1], sum[2]);
+    struct mapping a = { 0 }, b = { 0 };
+    MUST(mapping_open(&a, in_dir("a.gguf"), &err));
+    MUST(mapping_open(&b, in_dir("b.gguf"), &err));
+    CHECK(a.size == b.size && memcmp(a.data, b.data, a.size) == 0, "1 and 3 threads differ");
+    mapping_close(&a);
+    mapping_close(&b);
+    struct model back;
+    MUST(model_open(&back, in_dir("a.gguf"), true, &err));
+    struct gguf_kv *kv;
+    int n_kv, found = 0;
+    MUST(model_metadata(&back, &kv, &n_kv, &err));
+    for (int i = 0; i < n_kv; i++) {
+        found += strcmp(kv[i].key, "qdelta.quantize.method") == 0 && strncmp(kv[i].value.s.data, "gptq:q4_0", 9) == 0;
+        found += strcmp(kv[i].key, "qdelta.quantize.calibration.sha256") == 0 && kv[i].value.s.len == 64;
+        found += strcmp(kv[i].key, "qdelta.quantize.version") == 0;
+    }
+    CHECK(found == 3, "provenance: %d of 3 keys", found);
+    model_close(&back);
+    quantize_report_free(&gptq);
+    quantize_report_free(&again);
+    quantize_report_free(&plain);
+    quantize_report_free(&descent);
+    unlink(in_dir("a.gguf"));
+    unlink(in_dir("b.gguf"));
+    unlink(in_dir("c.gguf"));
+    model_close(&m);
+}
+
+/* Each fold is proven on logits inside; here: on every architecture some hold, none fails. */
+static void test_awq_folds(void **state)
+{
+    (void)state;
+    static const char *const archs[] = { "gemma2", "gemma4_e", "gemma4_moe", "qwen2", "qwen3_moe", "smollm3" };
+    static const char *const settings[] = { "grid=4", NULL };
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
+        struct error err;
+        struct model m, back;
+        struct quantize_report report;
+        char name[96], folder[1024], ids[1024];
+        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
+        NEED_SHARED(path, name);
+        snprintf(ids, sizeof ids, "%s", path);
+        folder_of(ids, folder, sizeof folder);
+        MUST(model_open(&m, folder, false, &err));
+        MUST(run(&m, in_dir("a.gguf"), (struct run){ .method = "awq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = settings }, &report, &err));
+        CHECK(!strstr(warnings, "folding changes"), "%s: %s", archs[i], warnings);
+        int folded = 0;
+        for (int k = 0; k < report.n; k++)
+            folded += strcmp(report.rows[k].method, "awq") == 0;
+        CHECK(folded > m.config.n_layers, "%s: %d matrices were folded", archs[i], folded);
+        quantize_report_free(&report);
+        MUST(model_open(&back, in_dir("a.gguf"), false, &err));
+        model_close(&back);
+        model_close(&m);
+        unlink(in_dir("a.gguf"));
+    }
+}
+
+static void test_bad_calibration(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m, bare;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
+    char folder[1024];
+    folder_of(config, folder, sizeof folder);
+    MUST(model_open(&m, path, true, &err));
+    MUST(model_open(&bare, folder, false, &err));
+    const struct { const char *name, *text; size_t len; } files[] = {
+        { "empty.txt", " \n\n", 3 }, { "binary.txt", "some text\0and more, enough to be a window of tokens if it were text", 60 },
+        { "latin1.txt", "caf\xe9 and more text, enough to be a window of tokens if it were text", 60 }, { "short.txt", "Once upon a time", 16 },
+        { "odd.i32", "12345", 5 }, { "large.i32", "\xff\xff\xff\x7f", 4 }, { "chat.jsonl", "{\"text\": 1}\n", 12 },
+    };
+    static const char *const says[] = { "empty", "byte 9 is 0x00", "byte 3 is 0xe9", "at least 32", "5 bytes", "position 0", "messages" };
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        struct quantize_report report;
+        MUST(file_write(in_dir(files[i].name), files[i].text, files[i].len, &err));
+        CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0", .calib = in_dir(files[i].name) }, &report, &err), "%s was accepted", files[i].name);
+        CHECK(strstr(err.text, says[i]), "%s: %s", files[i].name, err.text);
+        unlink(in_dir(files[i].name));
+    }
+    struct quantize_report report;
+    CHECK(!run(&bare, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0" }, &report, &err) && strstr(err.text, "tokenizer"), "%s", err.text);
+    static const char *const bad[] = { "damp=2", NULL };
+    CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0", .rows = 1, .tokens = 32, .settings = bad }, &report, &err) &&
+              strstr(err.text, "damp=2"), "%s", err.text);
+    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
+    CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "nf4" }, &report, &err) && strstr(err.text, "folder"), "%s", err.text);
+    CHECK(!run(&m, in_dir("a"), (struct run){ .method = "rtn:q4_0" }, &report, &err) && strstr(err.text, ".gguf"), "%s", err.text);
+    CHECK(!run(&m, in_dir("a"), (struct run){ .method = "gptq:int4-g128" }, &report, &err) && strstr(err.text, "groups of 128"), "%s", err.text);
+    CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
+    model_close(&m);
+    model_close(&bare);
+}
+
+static void test_builtin_text(void **state)
+{
+    (void)state;
+    struct text a = { 0 }, b = { 0 }, c = { 0 };
+    calibration_text(&a, 1, 200000);
+    calibration_text(&b, 1, 200000);
+    calibration_text(&c, 2, 200000);
+    CHECK(a.len >= 200000 && a.len < 202000, "%zu bytes", a.len);
+    CHECK(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "the same seed gives other text");
+    CHECK(memcmp(a.data, c.data, 1000) != 0, "another seed gives the same text");
+    CHECK(utf8_check(a.data, a.len) == a.len, "not UTF-8");
+    text_free(&a);
+    text_free(&b);
+    text_free(&c);
+}
+
+static int make_dir(void **state)
+{
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+static int remove_dir(void **state)
+{
+    (void)state;
+    return rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nf4_equals_bitsandbytes),
+        cmocka_unit_test(test_imatrix_files),
+        cmocka_unit_test(test_calibrated_runs),
+        cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_bad_calibration),
+        cmocka_unit_test(test_builtin_text),
+    };
+    return cmocka_run_group_tests_name("quant_methods", tests, make_dir, remove_dir);
+}
