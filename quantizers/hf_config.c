@@ -9,6 +9,7 @@ static const struct {
     const char *arch, *model_type, *class, *activation_key, *activation;
 } archs[] = {
     { "llama", "llama", "LlamaForCausalLM", "hidden_act", "silu" },
+    { "mistral", "mistral", "MistralForCausalLM", "hidden_act", "silu" },       /* in a GGUF: llama with a window */
     { "qwen2", "qwen2", "Qwen2ForCausalLM", "hidden_act", "silu" },
     { "qwen3", "qwen3", "Qwen3ForCausalLM", "hidden_act", "silu" },
     { "qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", "hidden_act", "silu" },
@@ -51,12 +52,12 @@ static void put_real(cJSON *o, const char *name, double v)
     char s[40];
     double back;
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(s, sizeof s - 2, "%.*g", digits, v);
+        snprintf(s, sizeof s, "%.*g", digits, v);
         if (parse_double(s, -1e300, 1e300, &back) && back == v)
             break;
     }
-    if (!strpbrk(s, ".e"))
-        snprintf(s + strlen(s), 3, ".0");
+    if (v == floor(v) && fabs(v) < 1e15)
+        snprintf(s, sizeof s, "%.1f", v);
     cJSON_AddRawToObject(o, name, s);
 }
 
@@ -142,11 +143,12 @@ static void put_layers(const struct model *m, cJSON *o)
     int shared = 0;
     for (int l = 0; l < c->n_layers; l++)
         shared += c->layers[l].kv_source != l;
-    if (slide) {
+    if (slide)
+        put(o, "sliding_window", slide->window);
+    if (slide && strcmp(c->arch, "llama")) {    /* with the list transformers takes a Mistral for a Ministral */
         cJSON *types = cJSON_AddArrayToObject(o, "layer_types");
         for (int l = 0; l < c->n_layers; l++)
             cJSON_AddItemToArray(types, cJSON_CreateString(c->layers[l].sliding ? "sliding_attention" : "full_attention"));
-        put(o, "sliding_window", slide->window);
     }
     if (strcmp(c->arch, "gemma4"))
         return;
@@ -192,8 +194,9 @@ static cJSON *made_config(const struct model *m, const char *dtype, struct error
 {
     const struct model_config *c = &m->config;
     const struct layer_config *slide = layer_of_kind(c, true), *l = slide ? slide : &c->layers[0];
+    const char *family = slide && strcmp(c->arch, "llama") == 0 ? "mistral" : c->arch;
     size_t a = 0;
-    while (a < ARRAY_LEN(archs) && strcmp(archs[a].arch, c->arch))
+    while (a < ARRAY_LEN(archs) && strcmp(archs[a].arch, family))
         a++;
     if (a == ARRAY_LEN(archs)) {
         fail(err, STATUS_UNSUPPORTED, "%s: no Hugging Face layout is known for %s", m->path, c->arch);

@@ -324,8 +324,6 @@ static bool run(struct job *j, const char *out, struct error *err)
     int64_t started = clock_ns();
     bool gguf = str_ends(out, ".gguf");
     *j->report = (struct quantize_report){ 0 };
-    if (gguf && !j->model->tokenizer)
-        job_warn(j, "%s: written without a vocabulary (%s)", out, j->model->tokenizer_error ? j->model->tokenizer_error : "the source has none");
     bool ok = check_kind(j, out, gguf, err) && check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
               (!j->method->prepare || j->method->prepare(j, err)) && (gguf ? write_gguf : write_hf_folder)(j, out, err) &&

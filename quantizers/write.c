@@ -317,12 +317,25 @@ static void declare(struct writer_tensor *w, const struct part *p)
     *w = (struct writer_tensor){ t->name, p->to, t->mats > 1 ? 3 : t->rows > 1 ? 2 : 1, { t->cols, t->rows, t->mats } };
 }
 
+static void note_vocabulary(const struct job *j, const struct kv_list *l)
+{
+    for (int i = 0; i < l->n; i++)
+        if (strcmp(l->kv[i].key, "tokenizer.ggml.model") == 0)
+            return;
+    if (j->model->tokenizer)
+        job_warn(j, "written without a vocabulary: a tokenizer of kind %s has no GGUF form here", tokenizer_kind(j->model->tokenizer));
+    else
+        job_warn(j, "written without a vocabulary (%s)", j->model->tokenizer_error ? j->model->tokenizer_error : "the source has none");
+}
+
 bool write_gguf(struct job *j, const char *out, struct error *err)
 {
     struct kv_list kv;
     struct gguf_writer *w = NULL;
     struct writer_tensor *tensors = mem_new((size_t)j->n_parts, sizeof *tensors, err);
     bool ok = kv_list_make(&kv, j, err) && tensors;
+    if (ok)
+        note_vocabulary(j, &kv);
     for (int i = 0; ok && i < j->n_parts; i++)
         declare(&tensors[i], &j->parts[i]);
     ok = ok && gguf_writer_open(&w, out, kv.kv, kv.n, tensors, j->n_parts, err);

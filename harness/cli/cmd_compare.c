@@ -37,7 +37,13 @@ static bool use_compare(const struct settings *s, struct store *store, const str
 {
     struct comparison *rows = NULL;
     int n = 0;
-    bool ok = report_compare(store, o, &rows, &n, err) && report_print(stdout, rows, n, s->json, err);
+    bool ok = report_compare(store, o, &rows, &n, err);
+    int shown = n;
+    while (!s->verbose && !s->json && shown > 0 && rows[shown - 1].exploratory)     /* they come last */
+        shown--;
+    ok = ok && report_print(stdout, rows, shown, s->json, err);
+    if (ok && shown < n)
+        note(s, "%d exploratory rows (other metrics of these tasks) with -v", n - shown);
     report_compare_free(rows, n);
     return ok;
 }

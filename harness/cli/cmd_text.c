@@ -81,16 +81,15 @@ int cmd_tokenize(const struct settings *s, struct error *err)
 
 /* ---- generate ---- */
 
-static bool prompt_ids(const struct settings *s, const struct model *m, struct ids *ids, struct error *err)
+static bool prompt_ids(const struct settings *s, const struct model *m, enum chat_family *family, struct ids *ids, struct error *err)
 {
-    enum chat_family family = CHAT_NONE;
-    if (strcmp(s->chat, "off") != 0 &&
-        !eval_chat_family(m, strcmp(s->chat, "on") == 0 ? CHAT_ON : CHAT_OFF, &family, err))
+    enum chat_mode mode = strcmp(s->chat, "on") == 0 ? CHAT_ON : strcmp(s->chat, "off") == 0 ? CHAT_OFF : CHAT_AUTO;
+    if (!eval_chat_family(m, mode, family, err))
         return false;
-    if (family == CHAT_NONE)
+    if (*family == CHAT_NONE)
         return tokenizer_encode(m->tokenizer, s->prompt, strlen(s->prompt), !s->no_bos, s->special, ids, err);
     struct chat_turn turns[2] = { { "system", s->system }, { "user", s->prompt } };
-    return chat_encode(m->tokenizer, family, s->system ? turns : turns + 1, s->system ? 2 : 1, s->think, ids, err);
+    return chat_encode(m->tokenizer, *family, s->system ? turns : turns + 1, s->system ? 2 : 1, s->think, ids, err);
 }
 
 struct one {                    /* a feed of a single request */
@@ -113,16 +112,15 @@ static bool done_one(void *ctx, struct generation *g, struct error *err)
     return true;
 }
 
-static void print_generation(const struct settings *s, const struct model *m, const struct ids *prompt, const struct generation *g)
+static void print_generation(const struct settings *s, const struct model *m, bool chat, const struct generation *g)
 {
     if (s->ids) {
         print_ids(&g->out);
         return;
     }
     struct text text = { 0 };
-    if (strcmp(s->chat, "on") != 0)
+    if (!chat)
         text_puts(&text, s->prompt);
-    (void)prompt;
     for (size_t i = 0; i < g->out.n; i++)
         tokenizer_decode(m->tokenizer, g->out.data[i], false, &text);
     printf("%s\n", text_str(&text));
@@ -135,9 +133,10 @@ int cmd_generate(const struct settings *s, struct error *err)
     struct engine *e = NULL;
     struct engine_options eo;
     struct ids prompt = { 0 };
+    enum chat_family family = CHAT_NONE;
     if (!engine_options_of(s, &eo, err) || !model_open(&m, s->rest.words[0], true, err))
         return err->status == STATUS_USAGE ? EXIT_USAGE : EXIT_FAILED;
-    bool ok = need_tokenizer(&m, err) && prompt_ids(s, &m, &prompt, err) && engine_open(&e, &m, &eo, err);
+    bool ok = need_tokenizer(&m, err) && prompt_ids(s, &m, &family, &prompt, err) && engine_open(&e, &m, &eo, err);
     if (ok) {
         struct generation g = { .prompt = prompt.data, .n_prompt = (int)prompt.n, .max_new = (int)s->count };
         struct one one = { &g };
@@ -145,7 +144,7 @@ int cmd_generate(const struct settings *s, struct error *err)
         ok = prompt.n > 0 || fail(err, STATUS_INPUT, "generate: the prompt has no tokens");
         ok = ok && engine_generate(e, &feed, err);
         if (ok)
-            print_generation(s, &m, &prompt, &g);
+            print_generation(s, &m, family != CHAT_NONE, &g);
         ids_free(&g.out);
     }
     engine_close(e);

@@ -66,7 +66,10 @@ static const struct scale_places {
     [FORMAT_Q4_0] = { 1, 2, { 0 } },     [FORMAT_Q4_1] = { 2, 2, { 0, 2 } },   [FORMAT_Q5_0] = { 1, 2, { 0 } },    [FORMAT_Q5_1] = { 2, 2, { 0, 2 } },
     [FORMAT_Q8_0] = { 1, 2, { 0 } },     [FORMAT_Q2_K] = { 2, 2, { 80, 82 } }, [FORMAT_Q3_K] = { 1, 2, { 108 } },  [FORMAT_Q4_K] = { 2, 2, { 0, 2 } },
     [FORMAT_Q5_K] = { 2, 2, { 0, 2 } },  [FORMAT_Q6_K] = { 1, 2, { 208 } },    [FORMAT_IQ4_NL] = { 1, 2, { 0 } },  [FORMAT_IQ4_XS] = { 1, 2, { 0 } },
-    [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
+    [FORMAT_IQ2_XXS] = { 1, 2, { 0 } },  [FORMAT_IQ2_XS] = { 1, 2, { 0 } },    [FORMAT_IQ2_S] = { 1, 2, { 0 } },   [FORMAT_IQ3_XXS] = { 1, 2, { 0 } },
+    [FORMAT_IQ3_S] = { 1, 2, { 0 } },    [FORMAT_IQ1_S] = { 1, 2, { 0 } },     [FORMAT_TQ1_0] = { 1, 2, { 52 } },  [FORMAT_TQ2_0] = { 1, 2, { 64 } },
+    [FORMAT_Q1_0] = { 1, 2, { 0 } },     [FORMAT_Q2_0] = { 1, 2, { 0 } },
+    [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
 };
 
 static bool places_finite(const struct scale_places *p, const uint8_t *block)

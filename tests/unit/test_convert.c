@@ -108,6 +108,36 @@ static void test_there_and_back(void **state)
     }
 }
 
+/* Mistral: Llama's tensors, a window on every layer.  Its GGUF is a llama one and goes back to a Mistral folder. */
+static void test_mistral(void **state)
+{
+    (void)state;
+    static const char config[] = "{\"model_type\":\"mistral\",\"num_hidden_layers\":4,\"hidden_size\":64,\"num_attention_heads\":4,"
+                                 "\"num_key_value_heads\":2,\"head_dim\":16,\"intermediate_size\":96,\"vocab_size\":320,"
+                                 "\"max_position_embeddings\":8192,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\","
+                                 "\"tie_word_embeddings\":false,\"rope_theta\":10000.0,\"sliding_window\":16}";
+    char folder[1024], weights[1100];
+    int32_t ids[SEQS][TOKENS];
+    struct text file = { 0 };
+    if (!golden_source("llama3", folder, ids))
+        skip();
+    snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
+    MUST(file_read(weights, 0, &file, &err) && make_dirs(in_dir("mistral"), &err));
+    MUST(file_write(in_dir("mistral/model.safetensors"), file.data, file.len, &err));
+    MUST(file_write(in_dir("mistral/config.json"), config, strlen(config), &err));
+    convert(in_dir("mistral"), in_dir("m.gguf"), NULL);
+    convert(in_dir("m.gguf"), in_dir("back"), NULL);
+    same_logits(in_dir("mistral"), in_dir("m.gguf"), ids[0], SEQS, TOKENS, ACT_F32, "mistral as GGUF");
+    same_logits(in_dir("mistral"), in_dir("back"), ids[0], SEQS, TOKENS, ACT_F32, "mistral and back");
+    text_clear(&file);
+    MUST(file_read(in_dir("back/config.json"), 0, &file, &err));
+    CHECK(strstr(file.data, "MistralForCausalLM") && strstr(file.data, "10000.0"), "config.json: %s", file.data);
+    text_free(&file);
+    unlink(in_dir("m.gguf"));
+    remove_folder(in_dir("mistral"));
+    remove_folder(in_dir("back"));
+}
+
 /* Weights that are blocks: a GGUF keeps them, so every mode agrees; a folder holds their values as floats. */
 static void test_blocks(void **state)
 {
@@ -232,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_mistral),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_scales_not_finite),

@@ -184,7 +184,8 @@ static void test_products(void **state)
         { 1, 16, 256, 1, false, false },   { 1, 37, 512, 13, false, false },  { 1, 5, 32, 2, false, false },
         { 2, 33, 288, 7, false, true },    { 1, 16, 64, 40, false, false },   { 1, 1, 768, 3, true, false },
         { 3, 50, 1280, 26, false, true },  { 1, 19, 544, 5, true, true },     { 1, 7, 172, 9, false, false },
-        { 1, 4, 4352, 4, false, false },   { 1, 2, 1056, 230, false, false },   { 1, 18, 8, 6, false, false },     { 1, 130, 2048, 6, false, false },
+        { 1, 4, 4352, 4, false, false },   { 1, 2, 1056, 230, false, false },   { 1, 18, 8, 6, false, false },
+        { 1, 9, 1036, 1, false, false },     { 1, 130, 2048, 6, false, false },
     };
     struct error err;
     struct pool *pool;

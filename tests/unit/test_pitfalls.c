@@ -229,6 +229,29 @@ static void test_gemma_with_output(void **state)
     check_edited("gemma3 with a head of twice the embedding", 2);
 }
 
+/* NaN and infinity at every place of a block of every format: refused exactly where the decoded weights show them. */
+static void test_scale_places(void **state)
+{
+    (void)state;
+    static const uint32_t patterns[] = { 0x7e00, 0x7c00, 0xfc00, 0x7fc00000, 0x7f800000 };
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        for (int at = 0; formats[f].quantized && at + 2 <= formats[f].block_bytes; at++)
+            for (size_t k = 0; k < ARRAY_LEN(patterns); k++) {
+                uint8_t block[512] = { 0 };
+                float out[256];
+                bool finite = true;
+                if (at + 4 > formats[f].block_bytes && patterns[k] > 0xffff)
+                    continue;
+                memcpy(block + at, &patterns[k], patterns[k] > 0xffff ? 4 : 2);
+                formats[f].to_f32(block, out, formats[f].block);
+                for (int i = 0; i < formats[f].block; i++)
+                    finite &= isfinite(out[i]) != 0;
+                struct tensor t = { .name = "t", .format = (enum format_id)f, .cols = formats[f].block, .rows = 1, .mats = 1, .data = block };
+                CHECK(tensor_check_scales(&t, 0, 1, &err) == finite, "%s: %x at byte %d: weights are %sfinite", formats[f].name, (unsigned)patterns[k], at,
+                      finite ? "" : "not ");
+            }
+}
+
 /* ---- BOS, and what ends an answer ---- */
 
 enum { N_TOKENS = 290 };
@@ -534,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_missing_tensors),       cmocka_unit_test(test_extra_tensor),
         cmocka_unit_test(test_unused_kv),             cmocka_unit_test(test_rope_freqs_in_16_bits),
         cmocka_unit_test(test_gemma3_without_local_keys), cmocka_unit_test(test_gemma_with_output),
+        cmocka_unit_test(test_scale_places),
         cmocka_unit_test(test_bos),                   cmocka_unit_test(test_softcap),
         cmocka_unit_test(test_window_rule),           cmocka_unit_test(test_router_order),
         cmocka_unit_test(test_donors),                cmocka_unit_test(test_proportional_rope),

@@ -48,7 +48,7 @@ struct tile_ops {
     /* acc [4][T][16] += steps of 16 columns. */
     void (*multiply_float)(const float *w, const float *panel, int T, int steps, float *acc);
     /* The same for few rows, straight from 4 rows of the file that lie row_bytes apart, n columns from there on;
-     * false where there is no such kernel.  May be NULL. */
+     * false, whatever n, where there is no such kernel.  May be NULL. */
     bool (*multiply_float_direct)(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, int T,
                                   float *acc);
     /* out[i] = tree sum of acc[i] [16] */
