@@ -108,7 +108,7 @@ static bool read_plan(const struct job *j, struct plan *p, struct error *err)
     p->stages = usual_stages(j);
     bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
               one_of(j->o, "stages", stage_names, 3, &p->stages, err) &&
-              setting_number(j->o, "damp", 0, 1, 0, &p->solve.damp, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
+              setting_number(j->o, "damp", 0, 1000, 0, &p->solve.damp, err) && setting_number(j->o, "shrink", 0, 1, 0, &p->solve.shrink, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
               setting_number(j->o, "memory", 1, 1e7, 2048, &mib, err);
     p->solve.algorithm = (enum algorithm)algorithm;
     p->solve.act_order = order == 0;

@@ -70,10 +70,11 @@ struct solution {
 enum algorithm { ALGORITHM_GPTQ, ALGORITHM_CD, ALGORITHM_RTN };
 struct solve_options {
     enum algorithm algorithm;
-    double damp;                /* 0: by tokens per column */
+    double damp;                /* 0: the usual one */
     int passes;                 /* of coordinate descent after the sweep */
     bool act_order;
     bool plain_too;             /* fill plain_loss */
+    double shrink;              /* share taken off the correlations, the entries off the diagonal of H */
 };
 /* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
  * bytes [rows] blocks of format f. */
