@@ -66,6 +66,13 @@ typedef double vd;
 #define vf_if_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
 #endif
 
+/* Before a loop of a few fixed turns over an array of vectors: without it the array stays in memory. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum { VF_LANES = sizeof(vf) / sizeof(float), VD_LANES = sizeof(vd) / sizeof(double) };
 
 /* Round half to even; exact for |x| < 2^22. */

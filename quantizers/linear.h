@@ -15,7 +15,7 @@ struct linear_kernels {
     void (*syrk)(int n, const float *a, const float *b, double *h, size_t ld);
     /* c[i][j] -= sum over k < n of a[k][i] b[k][j], packed [n][PANEL] */
     void (*downdate)(int n, const double *a, const double *b, double *c, size_t ld);
-    /* w[j] += sum over k < n of e[k] t[j][k], for j < rows; w and e are [..][WIDE] */
+    /* w[j] += sum over k < n of e[k] t[k][j], for j < rows; w and e are [..][WIDE] */
     void (*update)(int rows, int n, const float *t, size_t ld, const float *e, float *w);
 };
 extern const struct linear_kernels linear_generic, linear_avx2, linear_avx512;

@@ -14,16 +14,22 @@ static void lanes_syrk(int n, const float *a, const float *b, double *h, size_t 
     for (int i = 0; i < PANEL; i += ROWS_F)
         for (int j = 0; j < PANEL; j += VECS_F * VF_LANES) {
             vf sum[ROWS_F][VECS_F];
+            UNROLL
             for (int r = 0; r < ROWS_F; r++)
+                UNROLL
                 for (int v = 0; v < VECS_F; v++)
                     sum[r][v] = vf_set(0);
             for (int t = 0; t < n; t++)
+                UNROLL
                 for (int r = 0; r < ROWS_F; r++) {
                     vf x = vf_set(a[t * PANEL + i + r]);
+                    UNROLL
                     for (int v = 0; v < VECS_F; v++)
                         sum[r][v] = sum[r][v] + x * vf_load(b + t * PANEL + j + v * VF_LANES);
                 }
+            UNROLL
             for (int r = 0; r < ROWS_F; r++)
+                UNROLL
                 for (int v = 0; v < VECS_F; v++) {
                     float s[VF_LANES];
                     vf_store(s, sum[r][v]);
@@ -38,16 +44,22 @@ static void lanes_downdate(int n, const double *a, const double *b, double *c, s
     for (int i = 0; i < PANEL; i += ROWS_D)
         for (int j = 0; j < PANEL; j += VECS_D * VD_LANES) {
             vd sum[ROWS_D][VECS_D];
+            UNROLL
             for (int r = 0; r < ROWS_D; r++)
+                UNROLL
                 for (int v = 0; v < VECS_D; v++)
                     sum[r][v] = vd_set(0);
             for (int k = 0; k < n; k++)
+                UNROLL
                 for (int r = 0; r < ROWS_D; r++) {
                     vd x = vd_set(a[k * PANEL + i + r]);
+                    UNROLL
                     for (int v = 0; v < VECS_D; v++)
                         sum[r][v] = sum[r][v] + x * vd_load(b + k * PANEL + j + v * VD_LANES);
                 }
+            UNROLL
             for (int r = 0; r < ROWS_D; r++)
+                UNROLL
                 for (int v = 0; v < VECS_D; v++) {
                     double *at = c + (size_t)(i + r) * ld + (size_t)(j + v * VD_LANES);
                     vd_store(at, vd_load(at) - sum[r][v]);
@@ -55,30 +67,46 @@ static void lanes_downdate(int n, const double *a, const double *b, double *c, s
         }
 }
 
-static inline void update_rows(int rows, int n, const float *t, size_t ld, const float *e, float *w)
+/* Rows of w that share their loads of e; t is read along its rows. */
+static void update_tile(int n, const float *t, size_t ld, const float *e, float *w)
 {
-    vf sum[TILE][PER_ROW];
-    for (int j = 0; j < rows; j++)
+    vf sum[TILE * PER_ROW];
+    UNROLL
+    for (int i = 0; i < TILE * PER_ROW; i++)
+        sum[i] = vf_load(w + i * VF_LANES);
+    for (int k = 0; k < n; k++) {
+        UNROLL
+        for (int i = 0; i < TILE * PER_ROW; i++)
+            sum[i] = sum[i] + vf_load(e + k * WIDE + i % PER_ROW * VF_LANES) * vf_set(t[(size_t)k * ld + (size_t)(i / PER_ROW)]);
+    }
+    UNROLL
+    for (int i = 0; i < TILE * PER_ROW; i++)
+        vf_store(w + i * VF_LANES, sum[i]);
+}
+
+static void update_one(int n, const float *t, size_t ld, const float *e, float *w)
+{
+    vf sum[PER_ROW];
+    UNROLL
+    for (int v = 0; v < PER_ROW; v++)
+        sum[v] = vf_load(w + v * VF_LANES);
+    for (int k = 0; k < n; k++) {
+        UNROLL
         for (int v = 0; v < PER_ROW; v++)
-            sum[j][v] = vf_load(w + j * WIDE + v * VF_LANES);
-    for (int k = 0; k < n; k++)
-        for (int j = 0; j < rows; j++) {
-            vf u = vf_set(t[(size_t)j * ld + (size_t)k]);
-            for (int v = 0; v < PER_ROW; v++)
-                sum[j][v] = sum[j][v] + vf_load(e + k * WIDE + v * VF_LANES) * u;
-        }
-    for (int j = 0; j < rows; j++)
-        for (int v = 0; v < PER_ROW; v++)
-            vf_store(w + j * WIDE + v * VF_LANES, sum[j][v]);
+            sum[v] = sum[v] + vf_load(e + k * WIDE + v * VF_LANES) * vf_set(t[(size_t)k * ld]);
+    }
+    UNROLL
+    for (int v = 0; v < PER_ROW; v++)
+        vf_store(w + v * VF_LANES, sum[v]);
 }
 
 static void lanes_update(int rows, int n, const float *t, size_t ld, const float *e, float *w)
 {
     int j = 0;
     for (; j + TILE <= rows; j += TILE)
-        update_rows(TILE, n, t + (size_t)j * ld, ld, e, w + (size_t)j * WIDE);
+        update_tile(n, t + j, ld, e, w + (size_t)j * WIDE);
     for (; j < rows; j++)
-        update_rows(1, n, t + (size_t)j * ld, ld, e, w + (size_t)j * WIDE);
+        update_one(n, t + j, ld, e, w + (size_t)j * WIDE);
 }
 
 const struct linear_kernels LINEAR_SET = { lanes_syrk, lanes_downdate, lanes_update };

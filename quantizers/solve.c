@@ -105,9 +105,11 @@ static void unit_factor(struct matrix *x, const double *l)
     for (int j = 0; j < n; j++) {
         double r = l[(size_t)(n - 1 - j) * ld + (size_t)(n - 1 - j)];
         x->d[j] = r * r;
-        for (int k = 0; k < j; k++)         /* R[k][j] = L[n-1-k][n-1-j] */
-            x->t[(size_t)j * x->ld + (size_t)k] = (float)(l[(size_t)(n - 1 - k) * ld + (size_t)(n - 1 - j)] / r);
     }
+    for (int k = 0; k < n; k++)             /* R[k][j] = L[n-1-k][n-1-j] */
+        for (int j = k + 1; j < n; j++)
+            x->t[(size_t)k * x->ld + (size_t)j] =
+                (float)(l[(size_t)(n - 1 - k) * ld + (size_t)(n - 1 - j)] / l[(size_t)(n - 1 - j) * ld + (size_t)(n - 1 - j)]);
 }
 
 static double mean_diagonal(const struct hessian *h)
@@ -267,7 +269,7 @@ static void rows_power(const struct matrix *x, struct rows *r, double *power)
     struct linear_kernels const *l = linear_best();
     memset(r->gradient, 0, (size_t)x->cols * WIDE * sizeof *r->gradient);
     for (int from = 0; from < x->cols; from += BLOCK)
-        l->update(x->cols, BLOCK, x->h + from, x->ld, r->w + (size_t)from * WIDE, r->gradient);
+        l->update(x->cols, BLOCK, x->h + (size_t)from * x->ld, x->ld, r->w + (size_t)from * WIDE, r->gradient);
     for (int v = 0; v < WIDE; v++)
         power[v] = 0;
     for (size_t i = 0; i < (size_t)x->cols * WIDE; i++)
@@ -314,9 +316,13 @@ static void solve_group(void *ctx, int group, int thread)
     load_rows(x, &r, first);
     rows_power(x, &r, power);
     round_rows(x, &r);
-    struct descent look = descent_of(x, &r, 0);
-    solve_best()->descend(&look);
-    rows_loss(x, &r, plain);
+    for (int v = 0; v < WIDE; v++)
+        plain[v] = 0;
+    if (x->o->plain_too) {
+        struct descent look = descent_of(x, &r, 0);
+        solve_best()->descend(&look);
+        rows_loss(x, &r, plain);
+    }
     if (x->factored)
         sweep_rows(x, &r);
     int passes = x->o->algorithm == ALGORITHM_RTN ? 0 : x->factored ? x->o->passes : x->o->passes > 0 ? 12 : 0;

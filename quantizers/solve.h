@@ -29,7 +29,7 @@ void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, 
 struct sweep {
     const struct grid *grid;
     int n;
-    const float *t;             /* [n][ld]: unit triangular factor, t[j][k] for k < j, in order of the sweep */
+    const float *t;             /* [n][ld]: unit triangular factor, t[k][j] for k < j, in order of the sweep */
     size_t ld;
     const double *d;            /* [n]: loss of a unit error in column k */
     const int *order;           /* [n]: original column of sweep position k */
@@ -73,6 +73,7 @@ struct solve_options {
     double damp;                /* 0: by tokens per column */
     int passes;                 /* of coordinate descent after the sweep */
     bool act_order;
+    bool plain_too;             /* fill plain_loss */
 };
 /* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
  * bytes [rows] blocks of format f. */

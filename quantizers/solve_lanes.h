@@ -39,7 +39,7 @@ static void lanes_sweep(const struct sweep *p)
             int column = p->order[k], at = column / BLOCK * WIDE;
             float *ek = e + (k - from) * WIDE, step[WIDE];
             /* errors of this block's earlier columns arrive now, those of earlier blocks have arrived */
-            lin->update(1, k - from, p->t + (size_t)k * p->ld + (size_t)from, p->ld, e, p->w + (size_t)k * WIDE);
+            lin->update(1, k - from, p->t + (size_t)from * p->ld + (size_t)k, p->ld, e, p->w + (size_t)k * WIDE);
             for (int v = 0; v < WIDE; v += VF_LANES) {
                 vf w = vf_load(p->w + (size_t)k * WIDE + v), q;
                 vf c = nearest_code(p->grid, w, vf_load(p->s + at + v), vf_load(p->inv + at + v), vf_load(p->m + at + v), &q);
@@ -50,7 +50,7 @@ static void lanes_sweep(const struct sweep *p)
             for (int v = 0; v < WIDE; v++)
                 p->loss[v] += (double)step[v] * (double)step[v] * p->d[k];
         }
-        lin->update(p->n - to, to - from, p->t + (size_t)to * p->ld + (size_t)from, p->ld, e, p->w + (size_t)to * WIDE);
+        lin->update(p->n - to, to - from, p->t + (size_t)from * p->ld + (size_t)to, p->ld, e, p->w + (size_t)to * WIDE);
     }
 }
 
@@ -69,8 +69,9 @@ static void set_values(const struct descent *p)
 static void spread(const struct descent *p, int from, const float *change)
 {
     int to = from + BLOCK < p->n ? from + BLOCK : p->n;
-    SOLVE_LINEAR.update(from, to - from, p->h + from, p->ld, change, p->gradient);
-    SOLVE_LINEAR.update(p->n - to, to - from, p->h + (size_t)to * p->ld + (size_t)from, p->ld, change, p->gradient + (size_t)to * WIDE);
+    const float *h = p->h + (size_t)from * p->ld;       /* symmetric: rows read along */
+    SOLVE_LINEAR.update(from, to - from, h, p->ld, change, p->gradient);
+    SOLVE_LINEAR.update(p->n - to, to - from, h + to, p->ld, change, p->gradient + (size_t)to * WIDE);
 }
 
 /* One pass over the codes of a block: move a code where that lowers the error. */
@@ -155,7 +156,7 @@ static void lanes_descend(struct descent *p)
         int rows = p->n - from < BLOCK ? p->n - from : BLOCK;
         for (int i = 0; i < rows * WIDE; i++)
             change[i] = p->value[(size_t)from * WIDE + (size_t)i] - p->w[(size_t)from * WIDE + (size_t)i];
-        SOLVE_LINEAR.update(p->n, rows, p->h + from, p->ld, change, p->gradient);
+        SOLVE_LINEAR.update(p->n, rows, p->h + (size_t)from * p->ld, p->ld, change, p->gradient);
     }
     for (int pass = 0; pass < p->passes; pass++) {
         bool any = false;

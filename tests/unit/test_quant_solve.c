@@ -234,8 +234,8 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false }, { ALGORITHM_CD, 0, 4, false }, { ALGORITHM_GPTQ, 0, 0, false },
-        { ALGORITHM_GPTQ, 0, 0, true }, { ALGORITHM_GPTQ, 0, 4, true },
+        { ALGORITHM_RTN, 0, 0, false, true }, { ALGORITHM_CD, 0, 4, false, true }, { ALGORITHM_GPTQ, 0, 0, false, true },
+        { ALGORITHM_GPTQ, 0, 0, true, true }, { ALGORITHM_GPTQ, 0, 4, true, true },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
@@ -344,12 +344,12 @@ static void test_kernel_sets_agree(void **state)
         { "avx2", __builtin_cpu_supports("avx2"), &linear_avx2, &search_avx2 },
         { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &linear_avx512, &search_avx512 },
     };
-    static float a[100 * PANEL], b[100 * PANEL], e[40 * WIDE], t[23 * 40], w[2][23 * WIDE];
+    static float a[100 * PANEL], b[100 * PANEL], e[40 * WIDE], t[40 * 23], w[2][23 * WIDE];
     static double da[64 * PANEL], db[64 * PANEL], h[2][PANEL * PANEL], c[2][PANEL * PANEL];
     inputs(a, PANEL, 100);
     weights(b, 100, PANEL);
     weights(e, 40, WIDE);
-    weights(t, 23, 40);
+    weights(t, 40, 23);
     for (int i = 0; i < 64 * PANEL; i++) {
         da[i] = uniform((uint64_t)i);
         db[i] = uniform((uint64_t)i + 50000);
@@ -364,7 +364,7 @@ static void test_kernel_sets_agree(void **state)
             const struct linear_kernels *lin = s ? sets[k].lin : &linear_generic;
             lin->syrk(100, a, b, h[s], PANEL);
             lin->downdate(64, da, db, c[s], PANEL);
-            lin->update(23, 40, t, 40, e, w[s]);
+            lin->update(23, 40, t, 23, e, w[s]);
         }
         assert_memory_equal(h[0], h[1], sizeof h[0]);
         assert_memory_equal(c[0], c[1], sizeof c[0]);
