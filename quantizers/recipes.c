@@ -49,7 +49,7 @@ const struct recipe *recipe_find(const char *name)
 
 int tensor_layer(const char *name)
 {
-    return str_starts(name, "blk.") ? atoi(name + 4) : -1;
+    return str_starts(name, "blk.") ? (int)strtol(name + 4, NULL, 10) : -1;
 }
 
 /* ---- which tensors are quantized at all ---- */

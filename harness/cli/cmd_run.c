@@ -188,6 +188,10 @@ int cmd_run(const struct settings *s, struct error *err)
         return fail(err, STATUS_USAGE, "run: \"%s\" stands alone; models follow -m or stand alone, not both", s->rest.words[0]), EXIT_USAGE;
     if (!models->n)
         return fail(err, STATUS_USAGE, "run: no model; usage: qdelta run -m MODEL.. -t TASK.."), EXIT_USAGE;
+    struct task_options to;
+    struct engine_options eo;
+    if (!task_options_of(s, &to, err) || !engine_options_of(s, &eo, err))     /* before any file is opened */
+        return EXIT_FAILED;
     catch_interrupts();
     bool ok = split_tasks(&s->tasks, &tasks, &words, err) && store_open(&store, s->db, STORE_WRITE, err);
     for (size_t i = 0; ok && i < models->n; i++)
