@@ -234,8 +234,8 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false, true }, { ALGORITHM_CD, 0, 4, false, true }, { ALGORITHM_GPTQ, 0, 0, false, true },
-        { ALGORITHM_GPTQ, 0, 0, true, true }, { ALGORITHM_GPTQ, 0, 4, true, true },
+        { ALGORITHM_RTN, 0, 0, false, true, 0 }, { ALGORITHM_CD, 0, 4, false, true, 0 }, { ALGORITHM_GPTQ, 0, 0, false, true, 0 },
+        { ALGORITHM_GPTQ, 0, 0, true, true, 0 }, { ALGORITHM_GPTQ, 0, 4, true, true, 0 },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
