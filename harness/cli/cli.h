@@ -97,6 +97,9 @@ void table_cell(struct table *t, const char *format, ...) __attribute__((format(
 bool table_print(struct table *t, FILE *out, struct error *err);    /* frees */
 void table_free(struct table *t);                                   /* without printing; fine on NULL */
 
+/* Print root on stdout and delete it; no memory for the text is an error, never a shorter answer. */
+bool json_print(cJSON *root, struct error *err);
+
 int cmd_run(const struct settings *s, struct error *err);
 int cmd_compare(const struct settings *s, struct error *err);
 int cmd_report(const struct settings *s, struct error *err);

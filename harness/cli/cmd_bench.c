@@ -317,12 +317,7 @@ static bool print_bench_json(struct bench *b, struct error *err)
     cJSON_AddNumberToObject(p, "f32_gflops", b->peaks.f32_gflops);
     cJSON_AddNumberToObject(p, "read_gbs", b->peaks.read_gbs);
     cJSON_AddItemToObject(o, "rows", b->rows);
-    char *text = cJSON_Print(o);
-    if (text)
-        printf("%s\n", text);
-    cJSON_free(text);
-    cJSON_Delete(o);
-    return text || fail(err, STATUS_MEMORY, "out of memory for the results");
+    return json_print(o, err);
 }
 
 int cmd_bench(const struct settings *s, struct error *err)

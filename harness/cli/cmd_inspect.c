@@ -172,12 +172,7 @@ static bool print_json(const struct model *m, const struct class_sum *sums, int 
         cJSON_AddNumberToObject(row, "total_bytes", (double)need.total_bytes);
         cJSON_AddItemToArray(memory, row);
     }
-    char *text = cJSON_Print(o);
-    if (text)
-        printf("%s\n", text);
-    cJSON_free(text);
-    cJSON_Delete(o);
-    return text || fail(err, STATUS_MEMORY, "out of memory for the report");
+    return json_print(o, err);
 }
 
 static bool print_tensors(const struct model *m, struct error *err)

@@ -196,11 +196,10 @@ int cmd_kld(const struct settings *s, struct error *err)
     bool ok = t && store_open(&store, s->db, STORE_WRITE, err) && model_open(&base.model, s->base, true, err) &&
               measure_all(s, &base, t, array, store, err);
     if (ok && array) {
-        char *text = cJSON_Print(array);
-        printf("%s\n", text ? text : "[]");
-        cJSON_free(text);
+        ok = json_print(array, err);
+        array = NULL;
     }
-    if (ok && !array)
+    if (ok && !s->json)
         ok = table_print(t, stdout, err);
     else
         table_free(t);

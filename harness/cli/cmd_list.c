@@ -43,13 +43,7 @@ static bool listing_end(struct listing *l, struct error *err)
 {
     if (l->table)
         return table_print(l->table, stdout, err);
-    char *text = cJSON_Print(l->array);
-    if (text)
-        printf("%s\n", text);
-    bool ok = text || fail(err, STATUS_MEMORY, "out of memory for a list");
-    cJSON_free(text);
-    cJSON_Delete(l->array);
-    return ok;
+    return json_print(l->array, err);
 }
 
 static bool list_tasks(const struct settings *s, struct error *err)

@@ -65,12 +65,7 @@ static bool print_json(const struct quantize_report *r, struct error *err)
             cJSON_AddNumberToObject(row, "loss", r->rows[i].loss);
         cJSON_AddItemToArray(rows, row);
     }
-    char *text = cJSON_Print(o);
-    if (text)
-        printf("%s\n", text);
-    cJSON_free(text);
-    cJSON_Delete(o);
-    return text || fail(err, STATUS_MEMORY, "out of memory for the report");
+    return json_print(o, err);
 }
 
 static bool options_of(const struct settings *s, struct quantizing *q, const char ***set, struct quantize_options *o,
@@ -194,12 +189,7 @@ static bool print_audit_json(const struct lattice_row *rows, int n, struct error
         cJSON_AddItemToObject(o, "extremum_code", by_k);
         cJSON_AddItemToArray(array, o);
     }
-    char *text = cJSON_Print(array);
-    if (text)
-        printf("%s\n", text);
-    cJSON_free(text);
-    cJSON_Delete(array);
-    return text || fail(err, STATUS_MEMORY, "out of memory for the audit");
+    return json_print(array, err);
 }
 
 int cmd_audit(const struct settings *s, struct error *err)

@@ -115,6 +115,16 @@ void progress_end(struct progress *p)
     p->drawn = false;
 }
 
+bool json_print(cJSON *root, struct error *err)
+{
+    char *text = cJSON_Print(root);
+    if (text)
+        printf("%s\n", text);
+    cJSON_free(text);
+    cJSON_Delete(root);
+    return text || fail(err, STATUS_MEMORY, "out of memory for the JSON text");
+}
+
 /* ---- interrupts ---- */
 
 static volatile sig_atomic_t signal_seen;
