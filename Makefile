@@ -69,6 +69,9 @@ test: $(BUILD)/qdelta $(UNIT_BIN) check-layers  ## unit and command-line tests; 
 asan:                       ## the whole test suite under address, undefined-behaviour and leak checks
 	$(MAKE) BUILD=build/asan OPT='-O1 -g1' SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
+test-arm64: $(BUILD)/qdelta  ## the same bits from a cross-built AArch64 program, where that compiler and qemu-user are
+	@QDELTA=$(BUILD)/qdelta tests/arm64.sh
+
 check-layers:               ## hold every #include to the table of rooms
 	@tests/check-layers.sh
 
@@ -84,9 +87,9 @@ clean:                      ## remove build/
 	rm -rf $(BUILD)
 
 help:                       ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 -include $(OBJECTS:.o=.d) $(UNIT_BIN:=.d)
 
 FORCE:
-.PHONY: all test asan check-layers install clean help FORCE
+.PHONY: all test test-arm64 asan check-layers install clean help FORCE

@@ -5,11 +5,7 @@
 #ifndef QDELTA_TEST_REPORT_ROWS_H
 #define QDELTA_TEST_REPORT_ROWS_H
 
-#include <dirent.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "scratch.h"
 #include "store/store.h"
 
 static const char *const mmlu_subjects[] = {
@@ -166,51 +162,6 @@ static inline void made_database(struct store *s)
     for (size_t i = 0; i < ARRAY_LEN(measures); i++)    /* the QAT file against its own unquantized checkpoint */
         MUST(store_put_measure(s, made_models[3].sha256, "0a7c4ec900000000000000000000000000000000000000000000000000000005",
                                "7e57", "i16", measures[i].name, measures[i].q8, &err));
-}
-
-/* ---- a folder that goes away again ---- */
-
-static char made_folder[64];
-
-static inline int make_folder(void **state)
-{
-    (void)state;
-    snprintf(made_folder, sizeof made_folder, "/tmp/qdelta-report-XXXXXX");
-    return mkdtemp(made_folder) ? 0 : -1;
-}
-
-static inline void remove_tree(const char *path)
-{
-    char **names;
-    size_t n;
-    if (dir_exists(path) && dir_names(path, &names, &n, NULL)) {
-        for (size_t i = 0; i < n; i++) {
-            struct text below = { 0 };
-            path_join(&below, path, names[i]);
-            remove_tree(text_str(&below));
-            text_free(&below);
-        }
-        names_free(names, n);
-        rmdir(path);
-    } else {
-        unlink(path);
-    }
-}
-
-static inline int remove_folder(void **state)
-{
-    (void)state;
-    remove_tree(made_folder);
-    return 0;
-}
-
-static inline const char *in_folder(const char *name)
-{
-    static char path[8][200];
-    static int turn;
-    char *p = path[turn++ & 7];
-    snprintf(p, sizeof path[0], "%s/%s", made_folder, name);
-    return p;
 }
 
 #endif

@@ -8,7 +8,7 @@ static struct store *store;
 static int make_database(void **state)
 {
     struct error err = { 0 };
-    if (make_folder(state) != 0 || !store_open(&store, in_folder("rows.db"), STORE_WRITE, &err))
+    if (make_scratch(state) != 0 || !store_open(&store, in_dir("rows.db"), STORE_WRITE, &err))
         return -1;
     made_database(store);
     return 0;
@@ -17,13 +17,13 @@ static int make_database(void **state)
 static int make_empty(void **state)
 {
     struct error err = { 0 };
-    return make_folder(state) == 0 && store_open(&store, in_folder("rows.db"), STORE_WRITE, &err) ? 0 : -1;
+    return make_scratch(state) == 0 && store_open(&store, in_dir("rows.db"), STORE_WRITE, &err) ? 0 : -1;
 }
 
 static int remove_database(void **state)
 {
     store_close(store);
-    return remove_folder(state);
+    return remove_scratch(state);
 }
 
 static const struct comparison *find(const struct comparison *c, int n, const char *task, const char *model, bool exploratory)

@@ -230,15 +230,13 @@ INLINE void tile_float(const float *w, const float *panel, const int T, int step
 
 static void multiply_float_neon(const float *w, const float *panel, int T, int steps, float *acc)
 {
-    for (int lane = 0; lane < 16; lane += 4)
-        if (T == 4)
-            tile_float(w + lane, panel + lane, 4, steps, acc + lane);
-        else if (T == 3)
-            tile_float(w + lane, panel + lane, 3, steps, acc + lane);
-        else if (T == 2)
-            tile_float(w + lane, panel + lane, 2, steps, acc + lane);
-        else
-            tile_float(w + lane, panel + lane, 1, steps, acc + lane);
+    for (int lane = 0; lane < 16; lane += 4, w += 4, panel += 4, acc += 4)
+        switch (T) {
+        case 4: tile_float(w, panel, 4, steps, acc); break;
+        case 3: tile_float(w, panel, 3, steps, acc); break;
+        case 2: tile_float(w, panel, 2, steps, acc); break;
+        default: tile_float(w, panel, 1, steps, acc);
+        }
 }
 
 /* One activation row: four rows of the file at once. */
