@@ -121,17 +121,17 @@ static inline struct run_identity made_identity(const struct made_task *t, const
     };
 }
 
-static inline int64_t made_run(struct store *s, const struct made_task *t, const struct made_model *m, const char *tag, int n)
+/* A run of its own identity: items first, first + step .. below n. */
+static inline int64_t made_items(struct store *s, const struct run_identity *id, const struct made_task *t,
+                                 const struct made_model *m, int first, int step, int n)
 {
     struct error err = { 0 };
-    struct run_identity id = made_identity(t, m, n);
     struct made_item item;
     int64_t run;
     bool resumed;
-    id.tag = tag;
     MUST(store_begin(s, &err));
-    MUST(store_run(s, &id, &run, &resumed, &err));
-    for (int i = 0; i < n; i++) {
+    MUST(store_run(s, id, &run, &resumed, &err));
+    for (int i = first; i < n; i += step) {
         made_fill(&item, t, m, i);
         MUST(store_put_item(s, run, &item.row, &err));
     }
@@ -139,6 +139,13 @@ static inline int64_t made_run(struct store *s, const struct made_task *t, const
                           &err));
     MUST(store_commit(s, &err));
     return run;
+}
+
+static inline int64_t made_run(struct store *s, const struct made_task *t, const struct made_model *m, const char *tag, int n)
+{
+    struct run_identity id = made_identity(t, m, n);
+    id.tag = tag;
+    return made_items(s, &id, t, m, 0, 1, n);
 }
 
 /* All models on all tasks; measures of conversion and KLD beside them. */
@@ -162,6 +169,30 @@ static inline void made_database(struct store *s)
     for (size_t i = 0; i < ARRAY_LEN(measures); i++)    /* the QAT file against its own unquantized checkpoint */
         MUST(store_put_measure(s, made_models[3].sha256, "0a7c4ec900000000000000000000000000000000000000000000000000000005",
                                "7e57", "i16", measures[i].name, measures[i].q8, &err));
+}
+
+/* ---- the database of a test ---- */
+
+static struct store *store;
+
+static inline int make_empty(void **state)
+{
+    struct error err = { 0 };
+    return make_scratch(state) == 0 && store_open(&store, in_dir("rows.db"), STORE_WRITE, &err) ? 0 : -1;
+}
+
+static inline int make_database(void **state)
+{
+    if (make_empty(state) != 0)
+        return -1;
+    made_database(store);
+    return 0;
+}
+
+static inline int remove_database(void **state)
+{
+    store_close(store);
+    return remove_scratch(state);
 }
 
 #endif

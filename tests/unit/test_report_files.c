@@ -6,15 +6,11 @@
 
 #include "report/report.h"
 
-static struct store *store;
-
 /* All models and tasks, a second night of one of them, and an item whose text would break a careless page. */
-static int make_database(void **state)
+static int make_nights(void **state)
 {
-    struct error err = { 0 };
-    if (make_scratch(state) != 0 || !store_open(&store, in_dir("rows.db"), STORE_WRITE, &err))
+    if (make_database(state) != 0)
         return -1;
-    made_database(store);
     static const char *const nights[] = { "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04" };
     struct made_model nightly = made_models[3];
     for (size_t i = 0; i < ARRAY_LEN(nights); i++) {
@@ -28,12 +24,6 @@ static int make_database(void **state)
                         NULL, NULL, NULL) == SQLITE_OK
                ? 0
                : -1;
-}
-
-static int remove_database(void **state)
-{
-    store_close(store);
-    return remove_scratch(state);
 }
 
 static void write_report(const char *dir, bool *plots_missing)
@@ -189,7 +179,7 @@ static void test_folder_that_cannot_be(void **state)
     CHECK(!report_write(store, &o, in_dir("file/report"), &missing, &err) && strstr(err.text, "file"), "%s", err.text);
 }
 
-#define ON_ROWS(test) cmocka_unit_test_setup_teardown(test, make_database, remove_database)
+#define ON_ROWS(test) cmocka_unit_test_setup_teardown(test, make_nights, remove_database)
 
 int main(void)
 {
