@@ -70,7 +70,7 @@ asan:                       ## the whole test suite under address, undefined-beh
 	$(MAKE) BUILD=build/asan OPT='-O1 -g1' SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
 test-arm64: $(BUILD)/qdelta  ## the same bits from a cross-built AArch64 program, where that compiler and qemu-user are
-	@QDELTA=$(BUILD)/qdelta tests/arm64.sh
+	+@QDELTA=$(BUILD)/qdelta tests/arm64.sh
 
 check-layers:               ## hold every #include to the table of rooms
 	@tests/check-layers.sh
