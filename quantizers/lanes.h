@@ -1,13 +1,18 @@
 /* lanes.h - the widest float vectors of the instruction set that this file is compiled for.
  *
  * A lane is a candidate scale of one block, or one of several blocks: every sum still runs over its block in
- * order and the bits are the same for any width; contraction is off, so an FMA unit changes nothing either. */
+ * order and the bits are the same for any width.  Contraction is off; vf_fma, one rounding, is asked for by name and
+ * the same everywhere. */
 #ifndef QDELTA_QUANTIZERS_LANES_H
 #define QDELTA_QUANTIZERS_LANES_H
+
+#include <math.h>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512 vf;
+#define vf_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define vd_fma(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define vf_min(a, b) _mm512_min_ps(a, b)
 #define vf_max(a, b) _mm512_max_ps(a, b)
 #define vf_set(x) _mm512_set1_ps(x)
@@ -19,9 +24,11 @@ typedef __m512d vd;
 #define vd_load(p) _mm512_loadu_pd(p)
 #define vd_store(p, v) _mm512_storeu_pd(p, v)
 #define vf_if_less(a, b, yes, no) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
-#elif defined(__AVX__)
+#elif defined(__AVX__) && defined(__FMA__)
 #include <immintrin.h>
 typedef __m256 vf;
+#define vf_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define vd_fma(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define vf_min(a, b) _mm256_min_ps(a, b)
 #define vf_max(a, b) _mm256_max_ps(a, b)
 #define vf_set(x) _mm256_set1_ps(x)
@@ -46,6 +53,27 @@ typedef __m128d vd;
 #define vd_set(x) _mm_set1_pd(x)
 #define vd_load(p) _mm_loadu_pd(p)
 #define vd_store(p, v) _mm_storeu_pd(p, v)
+/* Slow, but only processors without AVX2 come here. */
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    float x[4], y[4], z[4];
+    _mm_storeu_ps(x, a);
+    _mm_storeu_ps(y, b);
+    _mm_storeu_ps(z, c);
+    for (int i = 0; i < 4; i++)
+        z[i] = fmaf(x[i], y[i], z[i]);
+    return _mm_loadu_ps(z);
+}
+static inline vd vd_fma(vd a, vd b, vd c)
+{
+    double x[2], y[2], z[2];
+    _mm_storeu_pd(x, a);
+    _mm_storeu_pd(y, b);
+    _mm_storeu_pd(z, c);
+    for (int i = 0; i < 2; i++)
+        z[i] = fma(x[i], y[i], z[i]);
+    return _mm_loadu_pd(z);
+}
 static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
 {
     vf m = _mm_cmplt_ps(a, b);
@@ -64,6 +92,8 @@ typedef double vd;
 #define vd_load(p) (*(p))
 #define vd_store(p, v) (*(p) = (v))
 #define vf_if_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
+#define vf_fma(a, b, c) fmaf(a, b, c)
+#define vd_fma(a, b, c) fma(a, b, c)
 #endif
 
 /* Before a loop of a few fixed turns over an array of vectors: without it the array stays in memory. */

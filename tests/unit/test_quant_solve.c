@@ -344,12 +344,13 @@ static void test_kernel_sets_agree(void **state)
         { "avx2", __builtin_cpu_supports("avx2"), &linear_avx2, &search_avx2 },
         { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &linear_avx512, &search_avx512 },
     };
-    static float a[100 * PANEL], b[100 * PANEL], e[40 * WIDE], t[40 * 23], w[2][23 * WIDE];
-    static double da[64 * PANEL], db[64 * PANEL], h[2][PANEL * PANEL], c[2][PANEL * PANEL];
+    static float a[100 * PANEL], b[100 * PANEL], e[64 * WIDE], t[64 * 96], w[2][24 * WIDE];
+    static float h[2][PANEL * PANEL];
+    static double da[64 * PANEL], db[64 * PANEL], c[2][PANEL * PANEL];
     inputs(a, PANEL, 100);
     weights(b, 100, PANEL);
-    weights(e, 40, WIDE);
-    weights(t, 40, 23);
+    weights(e, 64, WIDE);
+    weights(t, 64, 96);
     for (int i = 0; i < 64 * PANEL; i++) {
         da[i] = uniform((uint64_t)i);
         db[i] = uniform((uint64_t)i + 50000);
@@ -362,9 +363,9 @@ static void test_kernel_sets_agree(void **state)
         memset(w, 0, sizeof w);
         for (int s = 0; s < 2; s++) {
             const struct linear_kernels *lin = s ? sets[k].lin : &linear_generic;
-            lin->syrk(100, a, b, h[s], PANEL);
+            lin->syrk(100, a, b, h[s]);
             lin->downdate(64, da, db, c[s], PANEL);
-            lin->update(23, 40, t, 23, e, w[s]);
+            lin->update(6, 2, t, 96 * DEPTH, e, w[s]);
         }
         assert_memory_equal(h[0], h[1], sizeof h[0]);
         assert_memory_equal(c[0], c[1], sizeof c[0]);
