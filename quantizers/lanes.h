@@ -13,6 +13,7 @@
 typedef __m512 vf;
 #define vf_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define vd_fma(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define vd_widen(p) _mm512_cvtps_pd(_mm256_loadu_ps(p))
 #define vf_min(a, b) _mm512_min_ps(a, b)
 #define vf_max(a, b) _mm512_max_ps(a, b)
 #define vf_set(x) _mm512_set1_ps(x)
@@ -29,6 +30,7 @@ typedef __m512d vd;
 typedef __m256 vf;
 #define vf_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define vd_fma(a, b, c) _mm256_fmadd_pd(a, b, c)
+#define vd_widen(p) _mm256_cvtps_pd(_mm_loadu_ps(p))
 #define vf_min(a, b) _mm256_min_ps(a, b)
 #define vf_max(a, b) _mm256_max_ps(a, b)
 #define vf_set(x) _mm256_set1_ps(x)
@@ -53,6 +55,7 @@ typedef __m128d vd;
 #define vd_set(x) _mm_set1_pd(x)
 #define vd_load(p) _mm_loadu_pd(p)
 #define vd_store(p, v) _mm_storeu_pd(p, v)
+#define vd_widen(p) _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)(const void *)(p))))
 /* Slow, but only processors without AVX2 come here. */
 static inline vf vf_fma(vf a, vf b, vf c)
 {
@@ -94,6 +97,7 @@ typedef double vd;
 #define vf_if_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
 #define vf_fma(a, b, c) fmaf(a, b, c)
 #define vd_fma(a, b, c) fma(a, b, c)
+#define vd_widen(p) ((double)*(p))
 #endif
 
 /* Before a loop of a few fixed turns over an array of vectors: without it the array stays in memory. */

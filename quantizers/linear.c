@@ -74,17 +74,7 @@ static void add_tile(void *ctx, int job, int thread)
     int i, j;
     triangle(job, &i, &j);
     const float *x = a->h->packed + (size_t)i * PANEL * CHUNK * CHUNKS, *y = a->h->packed + (size_t)j * PANEL * CHUNK * CHUNKS;
-    double total[PANEL * PANEL] = { 0 };
-    for (int from = 0; from < a->rows; from += CHUNK) {
-        float sum[PANEL * PANEL] = { 0 };
-        linear_best()->syrk(a->rows - from < CHUNK ? a->rows - from : CHUNK, x + from * PANEL, y + from * PANEL, sum);
-        for (int k = 0; k < PANEL * PANEL; k++)
-            total[k] += (double)sum[k];
-    }
-    double *h = a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL;
-    for (int r = 0; r < PANEL; r++, h += a->h->ld)
-        for (int c = 0; c < PANEL; c++)
-            h[c] += total[r * PANEL + c];
+    linear_best()->syrk(a->rows, x, y, a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
 }
 
 void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld)

@@ -18,8 +18,8 @@ static inline size_t tiled_at(int n, int row, int col)
 }
 
 struct linear_kernels {
-    /* sum[i][j] += sum over t < n of a[t][i] b[t][j], PANEL x PANEL, a and b packed [n][PANEL] */
-    void (*syrk)(int n, const float *a, const float *b, float *sum);
+    /* h[i][j] += sum over t < n of a[t][i] b[t][j], PANEL x PANEL, a and b packed [n][PANEL]: float32 within CHUNK */
+    void (*syrk)(int n, const float *a, const float *b, double *h, size_t ld);
     /* c[i][j] -= sum over k < n of a[k][i] b[k][j], packed [n][PANEL] */
     void (*downdate)(int n, const double *a, const double *b, double *c, size_t ld);
     /* w[j] += sum over k < blocks * DEPTH of e[k] t[k][j], for j < strips * STRIP; w and e are [..][WIDE].  t: tiled,

@@ -33,12 +33,26 @@ static inline void multiply_tile(int n, const float *a, size_t step_a, const flo
             vf_store(sum + (size_t)r * ld + v * VF_LANES, s[r][v]);
 }
 
-static void lanes_syrk(int n, const float *a, const float *b, float *sum)
+static void multiply_chunk(int n, const float *a, const float *b, float *sum)
 {
     for (int from = 0; from < n; from += NEAR, a += NEAR * PANEL, b += NEAR * PANEL)
         for (int i = 0; i < PANEL; i += ROWS_F)
             for (int j = 0; j < PANEL; j += VECS_F * VF_LANES)
                 multiply_tile(n - from < NEAR ? n - from : NEAR, a + i, PANEL, b + j, PANEL, sum + i * PANEL + j, PANEL);
+}
+
+static void lanes_syrk(int n, const float *a, const float *b, double *h, size_t ld)
+{
+    double total[PANEL * PANEL] = { 0 };
+    for (int from = 0; from < n; from += CHUNK) {
+        float sum[PANEL * PANEL] = { 0 };
+        multiply_chunk(n - from < CHUNK ? n - from : CHUNK, a + from * PANEL, b + from * PANEL, sum);
+        for (int k = 0; k < PANEL * PANEL; k += VD_LANES)
+            vd_store(total + k, vd_load(total + k) + vd_widen(sum + k));
+    }
+    for (int r = 0; r < PANEL; r++, h += ld)
+        for (int c = 0; c < PANEL; c += VD_LANES)
+            vd_store(h + c, vd_load(h + c) + vd_load(total + r * PANEL + c));
 }
 
 static void lanes_downdate(int n, const double *a, const double *b, double *c, size_t ld)

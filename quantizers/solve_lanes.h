@@ -198,15 +198,16 @@ static void lanes_descend(struct descent *p)
             change[i] = p->value[(size_t)from * WIDE + (size_t)i] - p->w[(size_t)from * WIDE + (size_t)i];
         SOLVE_LINEAR.update(p->n / STRIP, rows / DEPTH, p->h + tiled_at(p->n, from, 0), (size_t)p->n * DEPTH, change, p->gradient);
     }
+    float moves[BLOCK * WIDE];
     for (int pass = 0; pass < p->passes; pass++) {
         bool any = false;
         for (int from = 0; from < p->n; from += BLOCK) {
-            memset(change, 0, (size_t)(BLOCK * WIDE) * sizeof *change);
-            bool moved = descend_block(p, from, change);
+            memset(moves, 0, sizeof moves);
+            bool moved = descend_block(p, from, moves);
             if (p->grid->refit)
-                moved |= refit_block(p, from, change);
+                moved |= refit_block(p, from, moves);
             if (moved)
-                spread(p, from, change);
+                spread(p, from, moves);
             any |= moved;
             p->changes += moved;
         }

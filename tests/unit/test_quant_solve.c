@@ -344,11 +344,10 @@ static void test_kernel_sets_agree(void **state)
         { "avx2", __builtin_cpu_supports("avx2"), &linear_avx2, &search_avx2 },
         { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &linear_avx512, &search_avx512 },
     };
-    static float a[100 * PANEL], b[100 * PANEL], e[64 * WIDE], t[64 * 96], w[2][24 * WIDE];
-    static float h[2][PANEL * PANEL];
-    static double da[64 * PANEL], db[64 * PANEL], c[2][PANEL * PANEL];
-    inputs(a, PANEL, 100);
-    weights(b, 100, PANEL);
+    static float a[700 * PANEL], b[700 * PANEL], e[64 * WIDE], t[64 * 96], w[2][24 * WIDE];
+    static double h[2][PANEL * PANEL], da[64 * PANEL], db[64 * PANEL], c[2][PANEL * PANEL];
+    inputs(a, PANEL, 700);          /* more than a chunk */
+    weights(b, 700, PANEL);
     weights(e, 64, WIDE);
     weights(t, 64, 96);
     for (int i = 0; i < 64 * PANEL; i++) {
@@ -363,7 +362,7 @@ static void test_kernel_sets_agree(void **state)
         memset(w, 0, sizeof w);
         for (int s = 0; s < 2; s++) {
             const struct linear_kernels *lin = s ? sets[k].lin : &linear_generic;
-            lin->syrk(100, a, b, h[s]);
+            lin->syrk(700, a, b, h[s], PANEL);
             lin->downdate(64, da, db, c[s], PANEL);
             lin->update(6, 2, t, 96 * DEPTH, e, w[s]);
         }
