@@ -283,6 +283,8 @@ bool gptq_prepare(struct job *j, struct error *err)
             ok = run_step(j, &s, &plan, l, step, err) && replace_step(j, &s, l, step, err);
         if (ok && l + 1 < layers)
             ok = pass_step(&s, l, STEP_END, NULL, err);
+        engine_drop_layer(s.engine, l);
+        ok = ok && job_write(j, l, err);
     }
     pass_close(&s);
     return ok;

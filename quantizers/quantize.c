@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "calibrate.h"
 #include "hf.h"
@@ -202,23 +201,59 @@ static bool make_parts(struct job *j, bool to_gguf, struct error *err)
     return ok;
 }
 
-/* ---- checks before anything is written ---- */
+/* ---- output ---- */
 
-static bool same_file(const char *a, const char *b)
+bool job_write(struct job *j, int layer, struct error *err)
 {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    bool gguf = str_ends(j->out_path, ".gguf"), ok = true;
+    if (!j->out && !(j->out = (gguf ? gguf_output : folder_output)(j, j->out_path, err)))
+        return false;
+    for (; ok && j->written < j->n_parts && j->parts[j->written].layer <= layer; j->written++) {
+        struct part *p = &j->parts[j->written];
+        if (layer >= j->model->config.n_layers)
+            job_progress(j, "write", j->written, j->n_parts);
+        ok = j->out->part(j->out, p, err);
+        model_forget(j->model, p->source->data, p->source->bytes);
+        free(p->data);
+        p->data = NULL;
+    }
+    return ok;
 }
 
-static bool check_output(const struct model *m, const char *out, bool gguf, struct error *err)
+static bool job_commit(struct job *j, struct error *err)
 {
-    if (same_file(m->path, out))
-        return fail(err, STATUS_INPUT, "%s: the output is the input; choose another name", out);
-    if (gguf && dir_exists(out))
-        return fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
-    if (!gguf && file_exists(out))
-        return fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
-    return true;
+    if (!job_write(j, j->model->config.n_layers, err))
+        return false;
+    job_progress(j, "write", j->n_parts, j->n_parts);
+    struct output *out = j->out;
+    j->out = NULL;
+    return out->commit(out, err);
+}
+
+/* ---- checks before anything is written ---- */
+
+/* The output's name leads to no file that is read, and something can be written there. */
+static bool check_output(const struct job *j, const char *out, bool gguf, struct error *err)
+{
+    const struct { const char *path, *what; } read[] = { { j->o->calib, "calibration text" }, { j->o->imatrix_in, "imatrix" } };
+    struct text inner = { 0 };
+    path_join(&inner, out, "config.json");
+    bool ok = true;
+    if (file_same(j->model->path, out) || model_uses_file(j->model, out) || (!gguf && model_uses_file(j->model, text_str(&inner))))
+        ok = fail(err, STATUS_INPUT, "%s: the output is the input; choose another name", out);
+    for (size_t i = 0; ok && i < ARRAY_LEN(read); i++)
+        if (read[i].path && file_same(read[i].path, out))
+            ok = fail(err, STATUS_INPUT, "%s: the output is the %s; choose another name", out, read[i].what);
+    if (ok && gguf && dir_exists(out))
+        ok = fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
+    if (ok && !gguf && file_exists(out))
+        ok = fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
+    struct file_writer probe;
+    ok = ok && (gguf || make_dirs(out, err)) && file_writer_open(&probe, gguf ? out : text_str(&inner), err);
+    if (ok)
+        file_writer_discard(&probe);
+    text_free(&inner);
+    return ok;
 }
 
 static bool find_method(struct job *j, const char *spec, struct error *err)
@@ -298,6 +333,8 @@ static void job_close(struct job *j)
         free(j->parts[i].col_scale);
         free(j->parts[i].row_scale);
     }
+    if (j->out)
+        j->out->discard(j->out);
     free(j->parts);
     imatrix_free(j->imatrix);
     calibration_free(j->calibration);
@@ -324,10 +361,10 @@ static bool run(struct job *j, const char *out, struct error *err)
     int64_t started = clock_ns();
     bool gguf = str_ends(out, ".gguf");
     *j->report = (struct quantize_report){ 0 };
-    bool ok = check_kind(j, out, gguf, err) && check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+    j->out_path = out;
+    bool ok = check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
-              (!j->method->prepare || j->method->prepare(j, err)) && (gguf ? write_gguf : write_hf_folder)(j, out, err) &&
-              fill_report(j, out, started, err);
+              (!j->method->prepare || j->method->prepare(j, err)) && job_commit(j, err) && fill_report(j, out, started, err);
     job_close(j);
     if (!ok)
         quantize_report_free(j->report);
