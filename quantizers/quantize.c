@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "calibrate.h"
 #include "hf.h"
@@ -232,6 +233,17 @@ static bool job_commit(struct job *j, struct error *err)
 
 /* ---- checks before anything is written ---- */
 
+/* A file can be made at path; leaves nothing.  there: the folder out need not be made for that. */
+static bool can_write(const char *out, const char *path, bool there, struct error *err)
+{
+    struct file_writer probe = { 0 };
+    bool ok = (there || make_dirs(out, err)) && file_writer_open(&probe, path, err);
+    file_writer_discard(&probe);
+    if (!there)
+        rmdir(out);
+    return ok;
+}
+
 /* The output's name leads to no file that is read, and something can be written there. */
 static bool check_output(const struct job *j, const char *out, bool gguf, struct error *err)
 {
@@ -248,10 +260,7 @@ static bool check_output(const struct job *j, const char *out, bool gguf, struct
         ok = fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
     if (ok && !gguf && file_exists(out))
         ok = fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
-    struct file_writer probe;
-    ok = ok && (gguf || make_dirs(out, err)) && file_writer_open(&probe, gguf ? out : text_str(&inner), err);
-    if (ok)
-        file_writer_discard(&probe);
+    ok = ok && can_write(out, gguf ? out : text_str(&inner), gguf || dir_exists(out), err);
     text_free(&inner);
     return ok;
 }
