@@ -31,6 +31,7 @@ struct part {                   /* one tensor of the output */
 struct method {
     struct quantizer_info info;
     const char *default_format;
+    const char *const *settings;        /* keys of its own, NULL-terminated; NULL: none */
     bool (*load)(struct job *j, struct error *err);     /* what recipes depend on (an imatrix); may be NULL */
     /* Choose values before anything is written (calibration, whole-model searches).  May be NULL. */
     bool (*prepare)(struct job *j, struct error *err);

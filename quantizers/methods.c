@@ -17,6 +17,9 @@ static const char *const hqq_formats[] = { "q4_1", NULL };
 static const char *const nf4_formats[] = { "nf4", "nf4-double", NULL }, *const fp4_formats[] = { "fp4", "fp4-double", NULL };
 static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", NULL };
 
+static const char *const gptq_settings[] = { "algorithm", "order", "damp", "shrink", "cd", "memory", NULL };
+static const char *const awq_settings[] = { "grid", NULL };
+
 static bool keep_lattice(const struct part *p, const float *x, void *out)
 {
     if (p->to != FORMAT_Q4_0)
@@ -33,9 +36,9 @@ const struct method methods[] = {
     { .info = { "lattice", "QAT checkpoints: blocks already on a Q4_0 grid keep their codes, the rest is rounded", q4_0_recipes, false },
       .default_format = "q4_0", .row = keep_lattice, .row_name = "lattice", .row_format = FORMAT_Q4_0 },
     { .info = { "gptq", "rounding that makes up for each column's error in the later ones, against calibration inputs", solved_recipes, true },
-      .default_format = "q4_0", .prepare = gptq_prepare },
+      .default_format = "q4_0", .settings = gptq_settings, .prepare = gptq_prepare },
     { .info = { "awq", "columns with large inputs made larger before rounding, folded into norms and up", awq_formats, true },
-      .default_format = "q4_0", .prepare = awq_prepare },
+      .default_format = "q4_0", .settings = awq_settings, .prepare = awq_prepare },
     { .info = { "hqq", "the min of each block by half-quadratic search of a 0.7-norm error; no data", hqq_formats, false },
       .default_format = "q4_1", .row = hqq_row, .row_name = "hqq", .row_format = FORMAT_Q4_1 },
     { .info = { "nf4", "bitsandbytes NF4, blocks of 64, as a Hugging Face folder", nf4_formats, false }, .default_format = "nf4" },

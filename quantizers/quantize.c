@@ -30,6 +30,33 @@ bool setting_number(const struct quantize_options *o, const char *key, double lo
            fail(err, STATUS_USAGE, "setting %s=%s is not a number from %g to %g", key, s, lo, hi);
 }
 
+static const char *const common_settings[] = { "shard", NULL };
+
+/* KEY=VALUE with a key that the method, or every method, has. */
+static bool check_settings(const struct job *j, struct error *err)
+{
+    for (int i = 0; j->o->settings && j->o->settings[i]; i++) {
+        const char *word = j->o->settings[i], *known[32], *equals = strchr(word, '=');
+        size_t len = equals ? (size_t)(equals - word) : strlen(word), n = 0;
+        bool found = false;
+        for (const char *const *k = j->method->settings; k && *k && n < ARRAY_LEN(known); k++)
+            known[n++] = *k;
+        for (const char *const *k = common_settings; *k && n < ARRAY_LEN(known); k++)
+            known[n++] = *k;
+        for (size_t k = 0; k < n; k++)
+            found |= strlen(known[k]) == len && strncmp(word, known[k], len) == 0;
+        if (found && equals)
+            continue;
+        struct text list = { 0 };
+        for (size_t k = 0; k < n; k++)
+            text_printf(&list, "%s%s", k ? ", " : "", known[k]);
+        fail(err, STATUS_USAGE, "--set %s: expected KEY=VALUE with a key that %s has: %s", word, j->method->info.name, text_str(&list));
+        text_free(&list);
+        return false;
+    }
+    return true;
+}
+
 void job_warn(const struct job *j, const char *format, ...)
 {
     if (!j->o->warn)
@@ -371,7 +398,7 @@ static bool run(struct job *j, const char *out, struct error *err)
     bool gguf = str_ends(out, ".gguf");
     *j->report = (struct quantize_report){ 0 };
     j->out_path = out;
-    bool ok = check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+    bool ok = check_settings(j, err) && check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
               (!j->method->prepare || j->method->prepare(j, err)) && job_commit(j, err) && fill_report(j, out, started, err);
     job_close(j);
