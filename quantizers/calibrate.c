@@ -273,6 +273,10 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
             job_progress(s->job, what, layer, c->n_layers);
     }
     engine_set_tap(s->engine, NULL);
+    const struct model *m = s->job->model;
+    for (int i = 0; keep && i < m->n_tensors; i++)
+        if (tensor_layer(m->tensors[i].name) == layer)
+            model_forget(m, m->tensors[i].data, m->tensors[i].bytes);
     return ok && (!keep || pass_check(s, layer, err));
 }
 
