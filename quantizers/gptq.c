@@ -156,7 +156,8 @@ static bool round_matrix(struct job *j, const struct plan *plan, struct part *p,
     }
     if (t->mats > 1 && h->tokens < 4 * h->n && o.algorithm == ALGORITHM_GPTQ) {
         o.algorithm = ALGORITHM_RTN;            /* a rare expert: its inputs tell sizes, not correlations */
-        note_fallback(j, p, mat, h->tokens < 32 ? "scales by importance only, the expert was hardly called" : "scales by importance only, the expert was rarely called", h);
+        note_fallback(j, p, mat, h->tokens < 32 ? "scales by importance only, the expert was hardly called" :
+                                                  "scales by importance only, the expert was rarely called", h);
     }
     if (!solve_matrix(g, w, (int)t->rows, (int)t->cols, h, &o, j->pool, &s, err))
         return fail_in(err, "%s", t->name);

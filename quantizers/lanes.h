@@ -57,26 +57,16 @@ typedef __m128d vd;
 #define vd_store(p, v) _mm_storeu_pd(p, v)
 #define vd_widen(p) _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)(const void *)(p))))
 /* Slow, but only processors without AVX2 come here. */
-static inline vf vf_fma(vf a, vf b, vf c)
-{
-    float x[4], y[4], z[4];
-    _mm_storeu_ps(x, a);
-    _mm_storeu_ps(y, b);
-    _mm_storeu_ps(z, c);
-    for (int i = 0; i < 4; i++)
-        z[i] = fmaf(x[i], y[i], z[i]);
-    return _mm_loadu_ps(z);
-}
-static inline vd vd_fma(vd a, vd b, vd c)
-{
-    double x[2], y[2], z[2];
-    _mm_storeu_pd(x, a);
-    _mm_storeu_pd(y, b);
-    _mm_storeu_pd(z, c);
-    for (int i = 0; i < 2; i++)
-        z[i] = fma(x[i], y[i], z[i]);
-    return _mm_loadu_pd(z);
-}
+#define LANEWISE(name, type, lanes, fused)          \
+    static inline type name(type a, type b, type c) \
+    {                                               \
+        for (int i = 0; i < lanes; i++)             \
+            c[i] = fused(a[i], b[i], c[i]);         \
+        return c;                                   \
+    }
+LANEWISE(vf_fma, __m128, 4, fmaf)
+LANEWISE(vd_fma, __m128d, 2, fma)
+#undef LANEWISE
 static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
 {
     vf m = _mm_cmplt_ps(a, b);

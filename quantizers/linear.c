@@ -73,8 +73,9 @@ static void add_tile(void *ctx, int job, int thread)
     const struct add *a = ctx;
     int i, j;
     triangle(job, &i, &j);
-    const float *x = a->h->packed + (size_t)i * PANEL * CHUNK * CHUNKS, *y = a->h->packed + (size_t)j * PANEL * CHUNK * CHUNKS;
-    linear_best()->syrk(a->rows, x, y, a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
+    const size_t panel = (size_t)PANEL * CHUNK * CHUNKS;
+    const float *x = a->h->packed;
+    linear_best()->syrk(a->rows, x + (size_t)i * panel, x + (size_t)j * panel, a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
 }
 
 void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld)
