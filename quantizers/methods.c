@@ -19,7 +19,6 @@ static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", 
 
 static const struct quantizer_setting gptq_settings[] = {
     { "algorithm", "gptq", "cd: coordinate descent alone; rtn: scales by diag(H), no compensation", "gptq|cd|rtn", 0, 0 },
-    { "stages", "auto", "full: q k v, o, gate up, down, each seeing those before rounded; auto: by cost", "auto|full|half|layer", 0, 0 },
     { "order", "act", "columns by diag(H), or left to right", "act|natural", 0, 0 },
     { "damp", "0.5", "added to H, relative to its mean diagonal", NULL, 1e-6, 1000 },
     { "shrink", "0", "share taken off H's off-diagonal entries", NULL, 0, 1 },

@@ -60,6 +60,7 @@ struct quantizer_info {
     const struct quantizer_setting *settings;   /* ends with a NULL key; NULL: none */
 };
 const struct quantizer_info *quantizer_list(int *n);
+const struct quantizer_setting *quantizer_common_settings(void);        /* those that every method has; a NULL key ends */
 
 /* One row of weights to blocks by the reference rule of the format (ggml's), weights (importance) may be NULL.
  * n is a multiple of the format's block.  False when the format cannot be written. */

@@ -113,6 +113,19 @@ static bool list_methods(const struct settings *s, struct error *err)
     return listing_end(&l, err);
 }
 
+static void setting_cells(struct listing *l, const char *method, const struct quantizer_setting *set)
+{
+    for (; set && set->key; set++) {
+        char range[64];
+        snprintf(range, sizeof range, "%g to %g", set->lo, set->hi);
+        cell(l, method);
+        cell(l, set->key);
+        cell(l, set->def);
+        cell(l, set->words ? set->words : range);
+        cell(l, set->help);
+    }
+}
+
 static bool list_settings(const struct settings *s, struct error *err)
 {
     static const char *const heads[] = { "method", "key", "default", "values", "meaning" };
@@ -122,15 +135,8 @@ static bool list_settings(const struct settings *s, struct error *err)
     if (!listing_start(&l, s->json, 5, heads, "lllll", err))
         return false;
     for (int i = 0; i < n; i++)
-        for (const struct quantizer_setting *set = q[i].settings; set && set->key; set++) {
-            char range[64];
-            snprintf(range, sizeof range, "%g to %g", set->lo, set->hi);
-            cell(&l, q[i].name);
-            cell(&l, set->key);
-            cell(&l, set->def);
-            cell(&l, set->words ? set->words : range);
-            cell(&l, set->help);
-        }
+        setting_cells(&l, q[i].name, q[i].settings);
+    setting_cells(&l, "all", quantizer_common_settings());
     return listing_end(&l, err);
 }
 

@@ -49,6 +49,21 @@ bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t
     return true;
 }
 
+void model_forget(const struct model *m, const void *p, uint64_t n)
+{
+    for (int i = 0; m->files && i < m->files->n_maps; i++)
+        if (mapping_forget(&m->files->maps[i], p, n))
+            return;
+}
+
+bool model_uses_file(const struct model *m, const char *path)
+{
+    for (int i = 0; m->files && i < m->files->n_maps; i++)
+        if (file_same(m->files->paths[i], path))
+            return true;
+    return m->files && m->files->metadata_path && file_same(m->files->metadata_path, path);
+}
+
 bool model_is_quantized(const struct model *m)
 {
     for (int i = 0; i < m->n_tensors; i++)

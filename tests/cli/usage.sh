@@ -25,7 +25,7 @@ expect "unknown kernel set" 2 "no such set" "$QDELTA" generate x --prompt y --ke
 expect "unknown setting of a method" 2 "gptq has no setting foo=1; it has: algorithm" "$QDELTA" quantize -q gptq:q4_0 --set foo=1 -o "$work/x.gguf" models/demo/bf16
 expect "setting out of range" 2 "shrink=3: expected a number from 0 to 1" "$QDELTA" quantize -q gptq:q4_0 --set shrink=3 -o "$work/x.gguf" models/demo/bf16
 expect "setting that is no word of its row" 2 "order=left: expected one of act.natural" "$QDELTA" quantize -q gptq:q4_0 --set order=left -o "$work/x.gguf" models/demo/bf16
-expect "settings of a method without any" 2 "rtn has no settings" "$QDELTA" quantize -q rtn:q4_0 --set damp=1 -o "$work/x.gguf" models/demo/bf16
+expect "settings of a method without any of its own" 2 "rtn has no setting damp=1; it has: shard" "$QDELTA" quantize -q rtn:q4_0 --set damp=1 -o "$work/x.gguf" models/demo/bf16
 expect "required option by the command's own spelling" 2 "kld: --text FILE is missing" "$QDELTA" kld --base x y
 expect "wrong shard" 2 "expected I/N" "$QDELTA" run -m x -t mmlu --shard 3/2 --db "$work/x.db"
 expect "a later model that is not there stops the run before it begins" 1 "nothere.gguf: no such file" \
