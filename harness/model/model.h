@@ -124,6 +124,9 @@ bool model_tokenizer_hash(const struct model *m, char hex[65], struct error *err
 /* The metadata of the source as GGUF key-values (converted for Hugging Face folders), for writers; borrowed. */
 bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err);
 
+/* The tokenizer (not NULL) as tokenizer.json, tokenizer_config.json and generation_config.json in folder dir. */
+bool model_write_tokenizer(const struct model *m, const char *dir, struct error *err);
+
 /* Architectures we run, for `list` and messages; NULL-terminated. */
 const char *const *model_archs(void);
 

@@ -37,6 +37,8 @@ struct tokenizer_spec {
 bool tokenizer_new(struct tokenizer **out, const struct tokenizer_spec *spec, struct error *err);
 /* From a Hugging Face tokenizer.json (tokenizer_config.json beside it, when there, tells bos and template). */
 bool tokenizer_from_json(struct tokenizer **out, const char *tokenizer_json_path, struct error *err);
+/* A Hugging Face tokenizer.json that gives the same ids.  STATUS_UNSUPPORTED: the vocabulary holds what JSON cannot. */
+bool tokenizer_write_json(const struct tokenizer *t, const char *path, struct error *err);
 void tokenizer_free(struct tokenizer *t);
 
 /* Append the ids of text (invalid UTF-8 goes through byte tokens; nothing crashes, time is linear).

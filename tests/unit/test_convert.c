@@ -73,7 +73,7 @@ static bool golden_source(const char *name, char folder[1024], int32_t ids[SEQS]
 
 static void remove_folder(const char *folder)
 {
-    static const char *const names[] = { "config.json", "model.safetensors", "generation_config.json" };
+    static const char *const names[] = { "config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json" };
     char path[512];
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -136,6 +136,33 @@ static void test_mistral(void **state)
     unlink(in_dir("m.gguf"));
     remove_folder(in_dir("mistral"));
     remove_folder(in_dir("back"));
+}
+
+/* The vocabulary of a GGUF becomes the tokenizer files of a folder: same ids, same tokens that end an answer. */
+static void test_tokenizer_goes_along(void **state)
+{
+    (void)state;
+    static const char text[] = "Tom has 12 apples.\n\nHe  buys 3; how many? \xC3\xA9\xF0\x9F\x98\x80 <|turn> \t\n";
+    const char *stories = shared_data("models/stories260K/gguf/stories260K-f32.gguf");
+    const char *const files[] = { "models/demo/qat-q4_0.gguf", stories };
+    for (int i = 0; i < (stories ? 2 : 1); i++) {
+        struct model a, b;
+        convert(files[i], in_dir("words"), NULL);
+        MUST(model_open(&a, files[i], true, &err) && model_open(&b, in_dir("words"), true, &err));
+        CHECK(a.tokenizer && b.tokenizer, "%s: %s", files[i], b.tokenizer_error ? b.tokenizer_error : "");
+        struct ids want = { 0 }, got = { 0 };
+        MUST(tokenizer_encode(a.tokenizer, text, strlen(text), true, false, &want, &err) &&
+             tokenizer_encode(b.tokenizer, text, strlen(text), true, false, &got, &err));
+        CHECK(want.n == got.n && memcmp(want.data, got.data, want.n * sizeof *want.data) == 0, "%s: %zu ids, %zu from the folder",
+              files[i], want.n, got.n);
+        CHECK(a.config.n_stop == b.config.n_stop && memcmp(a.config.stop_ids, b.config.stop_ids, (size_t)a.config.n_stop * sizeof(int)) == 0 &&
+              a.config.bos == b.config.bos && a.config.pad == b.config.pad, "%s: stop ids", files[i]);
+        ids_free(&want);
+        ids_free(&got);
+        model_close(&a);
+        model_close(&b);
+        remove_folder(in_dir("words"));
+    }
 }
 
 /* Weights that are blocks: a GGUF keeps them, so every mode agrees; a folder holds their values as floats. */
@@ -263,6 +290,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_mistral),
+        cmocka_unit_test(test_tokenizer_goes_along),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_scales_not_finite),

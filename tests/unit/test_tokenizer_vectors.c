@@ -563,6 +563,111 @@ static void test_bos_once(void **state)
     }
 }
 
+/* ---- tokenizer.json as convert writes it ---- */
+
+static struct tokenizer *rewritten(const struct tokenizer *t)
+{
+    struct error err;
+    struct tokenizer *again;
+    char folder[] = "/tmp/qdelta-vocab-XXXXXX", path[256];
+    CHECK(mkdtemp(folder), "no folder in /tmp");
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    MUST(tokenizer_write_json(t, path, &err));
+    MUST(tokenizer_from_json(&again, path, &err));
+    remove_unpacked(path);
+    return again;
+}
+
+static void same_ids(const struct tokenizer *t, const struct tokenizer *again, const char *label, const char *s, size_t len)
+{
+    for (int parse = 0; parse < 2; parse++) {
+        struct error err;
+        struct ids want = { 0 }, got = { 0 };
+        MUST(tokenizer_encode(t, s, len, true, parse, &want, &err));
+        MUST(tokenizer_encode(again, s, len, true, parse, &got, &err));
+        CHECK(got.n == want.n && memcmp(got.data, want.data, got.n * sizeof *got.data) == 0,
+              "%s: \"%.*s\" gives %zu ids, %zu from the tokenizer.json written from it", label, (int)(len < 300 ? len : 300), s,
+              want.n, got.n);
+        ids_free(&want);
+        ids_free(&got);
+    }
+}
+
+/* Every file of vectors through every vocabulary, odd texts, a whole test set. */
+static void check_written(const struct tokenizer *t, const char *label)
+{
+    static const char *const odd[] = {
+        "", " ", "  a", "<s> a </s>b", "<bos><start_of_turn>user\n hi<end_of_turn>", "<|im_start|>x<|im_end|>\n", "a\xFF\xC3z",
+        "<|eot_id|> <|endoftext|>", "e\xCC\x81 \xE2\x96\x81x", "\n\n\n \n\t\t", "<0x0A><unk>", "<|channel>thought\n<channel|>",
+    };
+    struct error err;
+    struct tokenizer *again = rewritten(t);
+    CHECK(tokenizer_size(again) == tokenizer_size(t) && tokenizer_bos(again) == tokenizer_bos(t), "%s: %d tokens, BOS %d", label,
+          tokenizer_size(again), tokenizer_bos(again));
+    for (size_t i = 0; i < ARRAY_LEN(odd); i++)
+        same_ids(t, again, label, odd[i], strlen(odd[i]));
+    for (int v = 0; v <= N_VOCABS; v++) {
+        struct text in = { 0 };
+        char path[256];
+        snprintf(path, sizeof path, VOCABS "%s.gguf.inp", v < N_VOCABS ? sources[v].vectors : "");
+        MUST(file_read(shared_data(v < N_VOCABS ? path : "wikitext2/wiki.test.raw"), 0, &in, &err));
+        same_ids(t, again, label, in.data, in.len);
+        text_free(&in);
+    }
+    if (!again->nfc)
+        check_roundtrip(again, label, "  So  it\ngoes: \xF0\x9F\x98\x80 ", 19);
+    tokenizer_free(again);
+}
+
+static void test_written(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_VOCABS; i++) {
+        NEED_VOCAB(t, i);
+        check_written(t, sources[i].label);
+    }
+    struct tokenizer *spm = gemma_as_spm(vocabs[GEMMA_JSON]);
+    check_written(spm, "gemma as SPM");
+    tokenizer_free(spm);
+}
+
+/* As gemma4 and the pre-tokenizers that no vocabulary above has. */
+static void test_written_kinds(void **state)
+{
+    (void)state;
+    static const char *const pres[] = { "smollm", "qwen35", "llama-bpe", "qwen2" };
+    struct error err;
+    struct vocab v;
+    NEED_SHARED(path, VOCABS "gpt-2.gguf");
+    vocab_gguf(&v, path);
+    for (size_t i = 0; i < ARRAY_LEN(pres); i++) {
+        struct tokenizer *t;
+        v.spec.pre = pres[i];
+        MUST(tokenizer_new(&t, &v.spec, &err));
+        check_written(t, pres[i]);
+        tokenizer_free(t);
+    }
+    vocab_free(&v);
+}
+
+/* What JSON cannot hold is refused by its number. */
+static void test_unwritable(void **state)
+{
+    (void)state;
+    struct error err;
+    struct tokenizer *t;
+    struct vocab v;
+    NEED_SHARED(path, VOCABS "gpt-2.gguf");
+    vocab_gguf(&v, path);
+    v.tokens[50256] = "\xFF<end>";
+    v.lens[50256] = 6;
+    MUST(tokenizer_new(&t, &v.spec, &err));
+    CHECK(!tokenizer_write_json(t, "/nowhere/tokenizer.json", &err) && err.status == STATUS_UNSUPPORTED &&
+          strstr(err.text, "token 50256 is not valid UTF-8"), "%s", err.text);
+    tokenizer_free(t);
+    vocab_free(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -574,6 +679,8 @@ int main(void)
         cmocka_unit_test(test_gemma_runs),        cmocka_unit_test(test_gemma_samples),
         cmocka_unit_test(test_random_roundtrip),  cmocka_unit_test(test_content_is_no_control),
         cmocka_unit_test(test_special_is_parsed), cmocka_unit_test(test_bos_once),
+        cmocka_unit_test(test_written),           cmocka_unit_test(test_written_kinds),
+        cmocka_unit_test(test_unwritable),
     };
     return cmocka_run_group_tests_name("tokenizer vectors", tests, NULL, drop_vocabs);
 }
