@@ -61,7 +61,8 @@ const char *tokenizer_kind(const struct tokenizer *t);
 /* ---- chat ---- */
 
 enum chat_family { CHAT_NONE, CHAT_GEMMA3, CHAT_GEMMA4_SMALL, CHAT_GEMMA4_LARGE, CHAT_LLAMA3, CHAT_QWEN25, CHAT_QWEN3,
-                   CHAT_SMOLLM2, CHAT_GEMMA2, CHAT_COUNT };
+                   CHAT_SMOLLM2, CHAT_GEMMA2, CHAT_LLAMA3_0, CHAT_QWEN3_INSTRUCT, CHAT_QWEN3_THINKING, CHAT_SMOLLM3,
+                   CHAT_SMOLLM3_UNDATED, CHAT_GEMMA4_SMALL_FIRST, CHAT_GEMMA4_LARGE_FIRST, CHAT_COUNT };
 extern const char *const chat_family_names[CHAT_COUNT];
 
 /* Which family a Jinja template text is, by its marks; CHAT_NONE when it is none that we render. */
