@@ -219,10 +219,10 @@ static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf
  * same. */
 static bool blocks_fit(const struct tensor *t, bool affine)
 {
-    const struct block_i4m *b = t->data;
-    for (uint64_t i = 0; i < t->bytes / sizeof *b; i++) {
-        bool d = f16_to_f32(f32_to_f16(b[i].d)) == b[i].d, m = f16_to_f32(f32_to_f16(b[i].m)) == b[i].m;
-        if (!d || !(affine ? m : b[i].m == -8 * b[i].d))
+    for (int64_t i = 0, n = t->cols / 32; i < n * t->rows * t->mats; i++) {
+        const struct block_i4m *b = (const struct block_i4m *)(const void *)tensor_at(t, i / n / t->rows, i / n % t->rows) + i % n;
+        bool d = f16_to_f32(f32_to_f16(b->d)) == b->d, m = f16_to_f32(f32_to_f16(b->m)) == b->m;
+        if (!d || !(affine ? m : b->m == -8 * b->d))
             return false;
     }
     return true;
