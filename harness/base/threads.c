@@ -15,6 +15,7 @@
  * ticket is closed (odd numbers, no job): whoever still reads the last round's job cannot take one of the next. */
 struct pool {
     int threads;
+    atomic_int in_use;          /* threads that take jobs */
     pthread_t *others;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
@@ -125,7 +126,8 @@ static void *thread_main(void *arg)
         if (atomic_load(&p->stop))
             return NULL;
         seen = round_of(atomic_load(&p->ticket));
-        work(p, s.thread);
+        if (s.thread < atomic_load(&p->in_use))
+            work(p, s.thread);
         if (atomic_load(&p->waiting) && finished(p, 0)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
@@ -170,6 +172,7 @@ bool pool_open(struct pool **out, int threads, struct error *err)
         pool_close(p);
         return false;
     }
+    pool_use(p, p->threads);
     *out = p;
     return true;
 }
@@ -193,7 +196,12 @@ void pool_close(struct pool *p)
 
 int pool_threads(const struct pool *p)
 {
-    return p ? p->threads : 1;
+    return p ? atomic_load(&p->in_use) : 1;
+}
+
+void pool_use(struct pool *p, int n)
+{
+    atomic_store(&p->in_use, n);
 }
 
 static void round_begin(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx)
@@ -214,7 +222,7 @@ static void round_begin(struct pool *p, int jobs, void (*job)(void *, int, int),
 
 void pool_run(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx)
 {
-    if (!p || p->threads == 1 || jobs <= 1) {
+    if (pool_threads(p) == 1 || jobs <= 1) {
         for (int i = 0; i < jobs; i++)
             job(ctx, i, 0);
         return;
