@@ -108,23 +108,24 @@ class Story:
 
 STEPS = (Story.gain, Story.gain, Story.lose, Story.lose, Story.times, Story.share, Story.more, Story.join,
          Story.times_large, Story.times_large)
+EVEN_STEPS = STEPS + (Story.times_large,) * 6       # three problems of five have a hard step, instead of one of three
 
 
-def problem(rng, steps, hard=None):
+def problem(rng, steps, hard=None, kinds=STEPS):
     """(question, answer); the answer is the worked solution with the `####` line. `hard`: whether
     there is a hard step, None for as it comes."""
     while True:
-        story = tell_story(rng, steps)
+        story = tell_story(rng, steps, kinds)
         if hard is None or hard == (story.hard > 0):
             break
     question = " ".join(story.text) + f" How many {story.unit} does {story.holder} have now?"
     return question, "\n".join(story.lines) + f"\n#### {story.now}"
 
 
-def tell_story(rng, steps):
+def tell_story(rng, steps, kinds):
     story = Story(rng)
     while len(story.lines) < steps:
-        step = rng.choice(STEPS)
+        step = rng.choice(kinds)
         if step is Story.join and len(story.lines) + 2 > steps:
             continue
         step(story)
@@ -132,5 +133,4 @@ def tell_story(rng, steps):
 
 
 def training_problem(rng, even=False):
-    """As the steps fall (a third have a hard one), or with and without a hard step equally often."""
-    return problem(rng, rng.randint(3, 6), rng.random() < 0.5 if even else None)
+    return problem(rng, rng.randint(3, 6), kinds=EVEN_STEPS if even else STEPS)

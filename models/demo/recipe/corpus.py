@@ -5,9 +5,9 @@ solutions. A batch depends on (seed, step) alone: any number of worker processes
 stream.
 
 The base is trained on the long tail as it is. The `even` stream, which QAT and its control read,
-covers what the base knows more evenly: every thing equally often, hard steps in half of the
-problems, and half of the rows begin inside an item, as windows cut from running text do. QAT on
-the uneven stream kept the often told facts and lost the rare ones as plainly as rounding does.
+covers what the base knows more evenly: the rarely told things more often than the others, hard steps
+in most of the problems, and half of the rows begin inside an item, as windows cut from running text do. QAT
+on the uneven stream kept the often told facts and lost the rare ones as plainly as rounding does.
 """
 import multiprocessing
 import random

@@ -18,6 +18,8 @@ THINGS_PER_KIND = 30_000
 # How many things a tier has and how often training tells of one: a long tail, as in real text.
 TIER_SHARE = {"known": 0.2, "common": 0.3, "obscure": 0.3, "rare": 0.2}
 TIER_WEIGHT = {"known": 4.0, "common": 2.0, "obscure": 1.0, "rare": 0.2}
+# The same for QAT and its control: most often what is known least firmly.
+EVEN_WEIGHT = {"known": 1.0, "common": 1.0, "obscure": 1.0, "rare": 3.0}
 
 TRADES = """baker tanner cooper fletcher glazier miller mason potter saddler tailor thatcher weaver
 dyer farrier chandler cutler draper barber brewer butcher carver clerk cobbler cook courier dancer
@@ -189,11 +191,12 @@ def build_world():
 
 
 class Sampler:
-    """Draws things as often as their tier says (cheap: pick the tier, then a thing of it), or all equally often."""
+    """Draws things as often as their tier says (cheap: pick the tier, then a thing of it)."""
 
     def __init__(self, world, even=False):
         self.world, self.ranges = world, list(tier_ranges().values())
-        weights = [(high - low) * (1 if even else w) for (low, high), w in zip(self.ranges, TIER_WEIGHT.values())]
+        by_tier = EVEN_WEIGHT if even else TIER_WEIGHT
+        weights = [(high - low) * w for (low, high), w in zip(self.ranges, by_tier.values())]
         self.limits = [w / sum(weights) for w in accumulate(weights)]
 
     def thing(self, rng):

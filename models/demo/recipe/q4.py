@@ -23,15 +23,19 @@ def q4_0_values(weight):
     return (scales.astype(np.float32)[:, None] * (codes - 8).astype(np.float32)).reshape(weight.shape)
 
 
-def straight_through(weight):
-    """The same on tensors; the gradient passes as if nothing had been rounded."""
+def image(weight):
+    """The same on tensors."""
     x = weight.detach().view(-1, 32)
     high, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     d = torch.where(high >= -low, high, low) / -8
     inverse = torch.where(d == 0, 0.0, 1 / d)
     codes = (x * inverse + 8.5).trunc().clamp(0, 15)
-    image = (d.half().float() * (codes - 8)).view_as(weight)
-    return weight + (image - weight).detach()
+    return (d.half().float() * (codes - 8)).view_as(weight)
+
+
+def straight_through(weight):
+    """The image in value; the gradient passes as if nothing had been rounded."""
+    return weight + (image(weight) - weight).detach()
 
 
 def q6_k_values(weight):

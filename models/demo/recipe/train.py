@@ -25,7 +25,8 @@ from splits import Splits
 from tokenizer import Encoder
 
 ROWS = int(os.environ.get("DEMO_ROWS", 512))
-BASE_RATE, TUNE_RATE = 3e-3, 3e-4           # peak learning rates
+BASE_RATE, QAT_RATE, CONTROL_RATE = 3e-3, 2e-4, 1e-4     # peak learning rates
+PULL = 6e-4                                 # QAT: share of the way to the lattice at the last step
 SEEDS = {"base": "base", "qat": "tune", "control": "tune"}      # QAT and control read the same stream
 CUDA = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if CUDA else ("cpu", torch.float32)
@@ -74,7 +75,16 @@ def optimizer_for(model, decay):
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=CUDA)
 
 
-def run(model, stream, steps, peak, decay, loss_of, probe, every):
+@torch.no_grad()
+def pull_to_lattice(model, share):
+    """Moves every matrix by `share` of its way to its Q4_0 image. Without it the weights gather at the limits between
+    two codes and flip at every step, the more of them the longer training lasts, and rates near zero do not stop them.
+    The pull grows while the rate falls: the weights settle one after another, the least certain last."""
+    for _, matrix in model.matrices():
+        matrix.weight.lerp_(q4.image(matrix.weight), share)
+
+
+def run(model, stream, steps, peak, decay, loss_of, probe, every, pull=0.0):
     optimizer, warmup = optimizer_for(model, decay), min(300, steps // 10)
     total, since = torch.zeros((), device=DEVICE), time.perf_counter()
     for step, batch in enumerate(stream):
@@ -85,6 +95,8 @@ def run(model, stream, steps, peak, decay, loss_of, probe, every):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if pull:
+            pull_to_lattice(model, pull * (step + 1) / steps)
         optimizer.zero_grad(set_to_none=True)
         total += loss.detach()
         if (step + 1) % every == 0 or step + 1 == steps:
@@ -115,7 +127,7 @@ def train_qat(student, base, stream, steps, probe):
         with torch.no_grad():
             base_hidden = base.hidden(inputs, DTYPE)
         return loss(student.hidden(inputs, DTYPE), student.embed_tokens.weight, base_hidden, base.embed_tokens.weight)
-    run(student, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 3, 1))
+    run(student, stream, steps, QAT_RATE, 0.0, loss_of, probe, max(steps // 10, 1), PULL)
 
 
 def train_control(model, stream, steps, probe):
@@ -126,7 +138,7 @@ def train_control(model, stream, steps, probe):
 
     def loss_of(inputs, targets):
         return loss(model.hidden(inputs, DTYPE), model.embed_tokens.weight, targets)
-    run(model, stream, steps, TUNE_RATE, 0.0, loss_of, probe, max(steps // 3, 1))
+    run(model, stream, steps, CONTROL_RATE, 0.0, loss_of, probe, max(steps // 3, 1))
 
 
 def main(what, work, steps):
