@@ -253,6 +253,12 @@ static void test_builtin_text(void **state)
     CHECK(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "the same seed gives other text");
     CHECK(memcmp(a.data, c.data, 1000) != 0, "another seed gives the same text");
     CHECK(utf8_check(a.data, a.len) == a.len, "not UTF-8");
+    struct error err;
+    uint8_t digest[32];
+    char hex[65];
+    MUST(sha256_bytes(a.data, a.len, digest, &err));
+    hex_of(digest, 32, hex);
+    CHECK(!strcmp(hex, "d715b6f35510b9ea7f4f41b2b5dccc319e6344b426d83e552155319c40c1ffc4"), "other text than other compilers' builds make: %s", hex);
     text_free(&a);
     text_free(&b);
     text_free(&c);
