@@ -77,6 +77,18 @@ struct plan {
     double memory;              /* bytes for Hessians of one pass */
 };
 
+static bool one_of(const struct quantize_options *o, const char *key, const char *const *words, int n, int *out, struct error *err)
+{
+    const char *s = setting_text(o, key, words[*out]);
+    for (int i = 0; i < n; i++)
+        if (strcmp(s, words[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    const char *near = nearest_word(s, words, (size_t)n);
+    return fail(err, STATUS_USAGE, "setting %s=%s: expected one of %s ..%s%s", key, s, words[0], near ? "; did you mean " : "", near ? near : "");
+}
+
 /* Full staging while it costs little; the whole layer at once when a pass takes minutes. */
 static int usual_stages(const struct job *j)
 {
@@ -88,16 +100,21 @@ static int usual_stages(const struct job *j)
     return flop < 2e13 ? 0 : flop < 5e13 ? 1 : 2;
 }
 
-static struct plan read_plan(const struct job *j)
+static bool read_plan(const struct job *j, struct plan *p, struct error *err)
 {
-    int stages = setting_word(j, "stages");
-    return (struct plan){
-        .solve = { .algorithm = (enum algorithm)setting_word(j, "algorithm"), .act_order = setting_word(j, "order") == 0,
-                   .damp = setting_number(j, "damp"), .shrink = setting_number(j, "shrink"),
-                   .passes = (int)setting_number(j, "cd") },
-        .stages = stages ? stages - 1 : usual_stages(j),
-        .memory = setting_number(j, "memory") * 1048576,
-    };
+    static const char *const algorithms[] = { "gptq", "cd", "rtn" }, *const orders[] = { "act", "natural" };
+    int algorithm = 0, order = 0;
+    double passes = 0, mib = 0;
+    p->stages = usual_stages(j);
+    bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
+              one_of(j->o, "stages", stage_names, 3, &p->stages, err) &&
+              setting_number(j->o, "damp", 0, 1000, 0, &p->solve.damp, err) && setting_number(j->o, "shrink", 0, 1, 0, &p->solve.shrink, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
+              setting_number(j->o, "memory", 1, 1e7, 2048, &mib, err);
+    p->solve.algorithm = (enum algorithm)algorithm;
+    p->solve.act_order = order == 0;
+    p->solve.passes = ok ? (int)passes : 0;
+    p->memory = mib * 1048576;
+    return ok;
 }
 
 /* ---- one matrix ---- */
@@ -274,9 +291,7 @@ bool gptq_prepare(struct job *j, struct error *err)
     struct pass s = { 0 };
     struct plan plan;
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err);
-    if (ok)
-        plan = read_plan(j);
+    bool ok = pass_open(&s, j, err) && read_plan(j, &plan, err);
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "quantize layer", l, layers);
         for (int stage = 0; ok && stage < stage_count[plan.stages]; stage++)

@@ -58,9 +58,10 @@ struct job {
     struct quantize_report *report;
 };
 
-/* Setting KEY, which is one of the method's rows; what was given has been checked before the method runs. */
-double setting_number(const struct job *j, const char *key);
-int setting_word(const struct job *j, const char *key);     /* index among the words of its row */
+/* Setting KEY of o->settings ("KEY=VALUE"), or fallback; a value that is no number in [lo, hi] is an error. */
+bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
+                    double *out, struct error *err);
+const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback);
 
 void job_warn(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_progress(const struct job *j, const char *what, int done, int total);

@@ -12,83 +12,22 @@
 
 /* ---- settings, messages ---- */
 
-static const struct quantizer_setting *setting_row(const struct job *j, const char *key, size_t n)
+const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback)
 {
-    for (const struct quantizer_setting *s = j->method->info.settings; s && s->key; s++)
-        if (strlen(s->key) == n && strncmp(s->key, key, n) == 0)
-            return s;
-    return NULL;
+    size_t n = strlen(key);
+    for (int i = 0; o->settings && o->settings[i]; i++)
+        if (strncmp(o->settings[i], key, n) == 0 && o->settings[i][n] == '=')
+            return o->settings[i] + n + 1;
+    return fallback;
 }
 
-/* The value of a row: the last one given, or its default. */
-static const char *setting_value(const struct job *j, const struct quantizer_setting *row)
+bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
+                    double *out, struct error *err)
 {
-    const char *value = row->def;
-    size_t n = strlen(row->key);
-    for (const char *const *s = j->o->settings; s && *s; s++)
-        if (strncmp(*s, row->key, n) == 0 && (*s)[n] == '=')
-            value = *s + n + 1;
-    return value;
-}
-
-/* Index of word among "one|two|three", -1: none of them. */
-static int word_index(const char *words, const char *word)
-{
-    size_t n = strlen(word);
-    for (int i = 0;; i++) {
-        size_t len = strcspn(words, "|");
-        if (len == n && strncmp(words, word, n) == 0)
-            return i;
-        if (!words[len])
-            return -1;
-        words += len + 1;
-    }
-}
-
-double setting_number(const struct job *j, const char *key)
-{
-    double x = 0;
-    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
-    parse_double(setting_value(j, row), row->lo, row->hi, &x);
-    return x;
-}
-
-int setting_word(const struct job *j, const char *key)
-{
-    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
-    return word_index(row->words, setting_value(j, row));
-}
-
-static bool unknown_setting(const struct job *j, const char *given, struct error *err)
-{
-    struct text known = { 0 };
-    for (const struct quantizer_setting *s = j->method->info.settings; s && s->key; s++)
-        text_printf(&known, "%s%s", known.len ? ", " : "", s->key);
-    if (known.len)
-        fail(err, STATUS_USAGE, "method %s has no setting %s; it has: %s", j->method->info.name, given, text_str(&known));
-    else
-        fail(err, STATUS_USAGE, "method %s has no settings; --set %s means nothing to it", j->method->info.name, given);
-    text_free(&known);
-    return false;
-}
-
-static bool check_settings(const struct job *j, struct error *err)
-{
-    for (const char *const *s = j->o->settings; s && *s; s++) {
-        size_t n = strcspn(*s, "=");
-        const struct quantizer_setting *row = setting_row(j, *s, n);
-        const char *value = *s + n + 1;
-        double x;
-        if (!(*s)[n])
-            return fail(err, STATUS_USAGE, "setting %s: expected KEY=VALUE", *s);
-        if (!row)
-            return unknown_setting(j, *s, err);
-        if (row->words && word_index(row->words, value) < 0)
-            return fail(err, STATUS_USAGE, "setting %s: expected one of %s", *s, row->words);
-        if (!row->words && !parse_double(value, row->lo, row->hi, &x))
-            return fail(err, STATUS_USAGE, "setting %s: expected a number from %g to %g", *s, row->lo, row->hi);
-    }
-    return true;
+    const char *s = setting_text(o, key, NULL);
+    *out = fallback;
+    return !s || parse_double(s, lo, hi, out) ||
+           fail(err, STATUS_USAGE, "setting %s=%s is not a number from %g to %g", key, s, lo, hi);
 }
 
 void job_warn(const struct job *j, const char *format, ...)
@@ -399,7 +338,7 @@ bool quantize_model(const struct model *m, const char *out, const struct quantiz
                     struct quantize_report *report, struct error *err)
 {
     struct job j = { .model = m, .o = o, .report = report };
-    if (!find_method(&j, o->method, err) || !check_settings(&j, err))
+    if (!find_method(&j, o->method, err))
         return false;
     if (model_is_quantized(m)) {
         if (!o->requantize)

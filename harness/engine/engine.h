@@ -24,7 +24,7 @@ extern const char *const act_mode_names[ACT_COUNT];     /* "i16", "f32", "q8" */
 struct engine_options {
     enum act_mode act;
     int threads;                /* 0 = all CPUs */
-    const char *kernels;        /* "generic", "avx2", "neon" ..; NULL = fastest this CPU runs */
+    const char *kernels;        /* "generic", "avx2", "avx512"; NULL = fastest this CPU runs */
     bool in_place;              /* never repack weights: multiply from the mapping */
     int batch_tokens;           /* tokens taken through the layers at once; 0 = default. Changes speed, not bits. */
 };
