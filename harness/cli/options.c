@@ -195,6 +195,7 @@ void settings_free(struct settings *s)
     free(s->tasks.words);
     free(s->rest.words);
     free(s->set.words);
+    free(s->only.words);
     *s = (struct settings){ 0 };
 }
 

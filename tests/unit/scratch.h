@@ -64,7 +64,7 @@ static inline int remove_empty_scratch(void **state)
 /* The files that the writer of Hugging Face folders makes, and their folder: it must hold nothing else. */
 static inline void remove_hf_folder(const char *folder)
 {
-    static const char *const names[] = { "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    static const char *const names[] = { "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
                                          "tokenizer_config.json" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char path[512];

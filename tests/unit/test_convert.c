@@ -114,6 +114,46 @@ static void test_mistral(void **state)
     remove_hf_folder(in_dir("back"));
 }
 
+static void check_same_words(const char *file, const char *other)
+{
+    static const char text[] = "Tom has 12 apples.\n\nHe  buys 3; how many? \xC3\xA9\xF0\x9F\x98\x80 <|turn> \t\n";
+    struct model a, b;
+    struct ids want = { 0 }, got = { 0 };
+    MUST(model_open(&a, file, true, &err) && model_open(&b, other, true, &err));
+    CHECK(a.tokenizer && b.tokenizer, "%s: %s", other, b.tokenizer_error ? b.tokenizer_error : "");
+    MUST(tokenizer_encode(a.tokenizer, text, strlen(text), true, false, &want, &err) &&
+         tokenizer_encode(b.tokenizer, text, strlen(text), true, false, &got, &err));
+    CHECK(want.n == got.n && memcmp(want.data, got.data, want.n * sizeof *want.data) == 0, "%s: %zu ids, %zu from %s", file, want.n,
+          got.n, other);
+    CHECK(a.config.n_stop == b.config.n_stop && memcmp(a.config.stop_ids, b.config.stop_ids, (size_t)a.config.n_stop * sizeof(int)) == 0 &&
+          a.config.bos == b.config.bos && a.config.pad == b.config.pad, "%s: stop ids of %s", file, other);
+    ids_free(&want);
+    ids_free(&got);
+    model_close(&a);
+    model_close(&b);
+}
+
+/* The vocabulary of a GGUF becomes the tokenizer files of a folder, and those a GGUF's again: same ids, same tokens that
+ * end an answer.  Scores become merges, and merges that came from scores become scores. */
+static void test_tokenizer_goes_along(void **state)
+{
+    (void)state;
+    const char *stories = shared_data("models/stories260K/gguf/stories260K-f32.gguf");
+    const char *const files[] = { "models/demo/qat-q4_0.gguf", stories }, *const kinds[] = { "gemma4", "llama" };
+    for (int i = 0; i < (stories ? 2 : 1); i++) {
+        struct model m;
+        convert(files[i], in_dir("words"), NULL);
+        convert(in_dir("words"), in_dir("words.gguf"), NULL);
+        check_same_words(files[i], in_dir("words"));
+        check_same_words(files[i], in_dir("words.gguf"));
+        MUST(model_open(&m, in_dir("words.gguf"), true, &err));
+        CHECK(strcmp(tokenizer_kind(m.tokenizer), kinds[i]) == 0, "%s and back: kind %s", files[i], tokenizer_kind(m.tokenizer));
+        model_close(&m);
+        remove_hf_folder(in_dir("words"));
+        unlink(in_dir("words.gguf"));
+    }
+}
+
 /* Weights that are blocks: a GGUF keeps them, so every mode agrees; a folder holds their values as floats. */
 static void test_blocks(void **state)
 {
@@ -228,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_mistral),
+        cmocka_unit_test(test_tokenizer_goes_along),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_scales_not_finite),

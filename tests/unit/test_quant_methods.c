@@ -233,7 +233,6 @@ static void test_bad_calibration(void **state)
     static const char *const bad[] = { "damp=-2", NULL };
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0", .rows = 1, .tokens = 32, .settings = bad }, &report, &err) &&
               strstr(err.text, "damp=-2"), "%s", err.text);
-    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "nf4" }, &report, &err) && strstr(err.text, "folder"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "rtn:q4_0" }, &report, &err) && strstr(err.text, ".gguf"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "gptq:int4-g128" }, &report, &err) && strstr(err.text, "groups of 128"), "%s", err.text);
@@ -264,6 +263,51 @@ static void test_builtin_text(void **state)
     text_free(&c);
 }
 
+/* Nothing asked for: 128 windows of 1024 tokens, each with BOS first and the text's own tokens after it, which windows
+ * and in what order by the seed. */
+static void test_windows(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    struct text text = { 0 };
+    MUST(model_open(&m, "models/demo/bf16", true, &err));
+    int bos = tokenizer_bos(m.tokenizer);
+    CHECK(bos >= 0, "the demonstration model has a BOS");
+    calibration_text(&text, 5, 2000000);
+    MUST(file_write(in_dir("long.txt"), text_str(&text), text.len, &err));
+    struct quantize_options o = { .method = "gptq", .calib = in_dir("long.txt"), .seed = 5, .warn = warn };
+    char hash[3][65];
+    for (int k = 0; k < 3; k++) {
+        struct job j = { .model = &m, .o = &o };
+        o.seed = k == 2 ? 6 : 5;
+        MUST(calibration_load(&j, &err));
+        const struct calibration *c = j.calibration;
+        CHECK(c->rows == 128 && c->tokens == 1024, "%d windows of %d tokens", c->rows, c->tokens);
+        CHECK(strstr(text_str(&j.notes), "calibration.windows=128 x 1024\n") && strstr(text_str(&j.notes), c->sha256), "notes: %s", text_str(&j.notes));
+        memcpy(hash[k], c->sha256, sizeof hash[k]);
+        for (int r = 0; r < c->rows; r++) {
+            CHECK(c->ids[r * 1024] == bos, "window %d begins with %d", r, (int)c->ids[r * 1024]);
+            for (int t = 1; t < 1024; t++)
+                CHECK(c->ids[r * 1024 + t] != bos, "a second BOS in window %d at %d", r, t);
+        }
+        calibration_free(j.calibration);
+        text_free(&j.notes);
+    }
+    struct job bare = { .model = &m, .o = &o };
+    o.calib = NULL;
+    warnings[0] = '\0';
+    MUST(calibration_load(&bare, &err));
+    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
+    calibration_free(bare.calibration);
+    text_free(&bare.notes);
+    CHECK(!strcmp(hash[0], hash[1]), "one seed, two hashes");
+    CHECK(strcmp(hash[0], hash[2]), "two seeds, one hash");
+    unlink(in_dir("long.txt"));
+    text_free(&text);
+    model_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_awq_folds),
         cmocka_unit_test(test_bad_calibration),
         cmocka_unit_test(test_builtin_text),
+        cmocka_unit_test(test_windows),
     };
     return cmocka_run_group_tests_name("quant_methods", tests, make_scratch, remove_empty_scratch);
 }

@@ -74,8 +74,7 @@ void *kernels_large_pages(size_t bytes, struct error *err);
 
 static inline const uint8_t *matrix_row(const struct matrix *w, int mat, int row)
 {
-    size_t bytes = (size_t)format_row_bytes(w->t->format, w->t->cols);
-    return (const uint8_t *)w->t->data + ((size_t)mat * (size_t)w->t->rows + (size_t)row) * bytes;
+    return tensor_at(w->t, mat, row);
 }
 
 static inline int acts_row(const struct product *p, int i)
