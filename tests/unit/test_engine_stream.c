@@ -73,6 +73,81 @@ static void test_stream_is_invariant(void **state)
     }
 }
 
+struct kept {                   /* rows that a tap was shown, one after another */
+    float *rows;
+    size_t n, most;
+    const char *suffix;         /* of what may be shown */
+};
+
+static void keep(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
+{
+    struct kept *k = ctx;
+    CHECK(expert < 0 && str_ends(name, k->suffix), "%s was shown, expected %s", name, k->suffix);
+    for (int i = 0; i < n; i++, k->n += (size_t)cols) {
+        CHECK(k->n + (size_t)cols <= k->most, "%s: too many rows", name);
+        memcpy(k->rows + k->n, x + (size_t)i * ld, (size_t)cols * sizeof *x);
+    }
+}
+
+static void run_part(struct engine *e, int layer, enum layer_step from, enum layer_step to, struct kept *in, struct kept *out,
+                     float *x, const float *ple)
+{
+    const struct engine_tap tap = { keep, out };
+    const struct layer_part part = { from, to, in ? in->rows : NULL };
+    engine_set_tap(e, out ? &tap : NULL);
+    MUST(engine_stream_part(e, layer, &part, SEQS, TOKENS, x, ple, &err));
+    engine_set_tap(e, NULL);
+}
+
+/* A layer step by step, going on with what the tap was shown or from the stream: the bits of the whole layer. */
+static void test_parts_make_a_layer(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "gemma4_e", "gemma4_moe", "qwen3_moe", "smollm3" };
+    for (size_t m = 0; m < ARRAY_LEN(names); m++) {
+        struct golden g;
+        if (!golden_open(&g, names[m]))
+            skip();
+        size_t floats = (size_t)SEQS * TOKENS * (size_t)config(&g)->hidden;
+        struct engine *a = engine_with(&g.m, ACT_I16, 2, 64), *b = engine_with(&g.m, ACT_I16, 1, 7);
+        float *ple, *ple_b, *x = stream_embed(a, &g, SEQS, &ple), *y = stream_embed(b, &g, SEQS, &ple_b);
+        float *before = mem_new(floats, sizeof *before, &err);
+        for (int l = 0; l < config(&g)->n_layers; l++) {
+            const struct layer_config *c = &config(&g)->layers[l];
+            size_t wide = (size_t)config(&g)->n_heads * (size_t)c->head_size, most = SEQS * TOKENS * (wide + (size_t)c->ffn_size);
+            struct kept o = { mem_new(most, sizeof(float), &err), 0, most, "attn_output.weight" }, down = o;
+            down.suffix = "ffn_down.weight";
+            memcpy(before, y, floats * sizeof *y);
+            run_part(b, l, STEP_QKV, STEP_O, NULL, &o, y, ple_b);
+            CHECK(o.n == SEQS * TOKENS * wide && !memcmp(before, y, floats * sizeof *y), "%s layer %d: before o the stream moved", names[m], l);
+            run_part(b, l, STEP_O, STEP_FFN, &o, NULL, y, ple_b);
+            enum layer_step rest = ple_b ? STEP_PLE_GATE : STEP_END;
+            if (c->moe == MOE_NONE) {
+                run_part(b, l, STEP_FFN, STEP_DOWN, NULL, &down, y, ple_b);
+                run_part(b, l, STEP_DOWN, rest, &down, NULL, y, ple_b);
+            } else {
+                run_part(b, l, STEP_FFN, STEP_DOWN, NULL, NULL, y, ple_b);
+                run_part(b, l, STEP_FFN, rest, NULL, NULL, y, ple_b);
+                const struct layer_part part = { STEP_DOWN, STEP_END, o.rows };
+                CHECK(!engine_stream_part(b, l, &part, SEQS, TOKENS, y, ple_b, &err), "%s: experts went on from one input", names[m]);
+            }
+            if (ple_b)
+                run_part(b, l, STEP_PLE_GATE, STEP_END, NULL, NULL, y, ple_b);
+            MUST(engine_stream_layer(a, l, SEQS, TOKENS, x, ple, &err));
+            CHECK(!memcmp(x, y, floats * sizeof *x), "%s: layer %d in parts differs", names[m], l);
+            free(o.rows);
+        }
+        free(before);
+        free(x);
+        free(y);
+        free(ple);
+        free(ple_b);
+        engine_close(a);
+        engine_close(b);
+        golden_close(&g);
+    }
+}
+
 struct seen {
     int calls, experts, rows;
     double sum;
@@ -179,7 +254,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hidden_states), cmocka_unit_test(test_stream_is_invariant),
-        cmocka_unit_test(test_taps_see_inputs), cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_parts_make_a_layer), cmocka_unit_test(test_taps_see_inputs), cmocka_unit_test(test_replace),
         cmocka_unit_test(test_stream_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
