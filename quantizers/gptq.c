@@ -74,31 +74,14 @@ struct plan {
     double memory;              /* bytes for Hessians of one pass, and as many for kept inputs */
 };
 
-static bool one_of(const struct quantize_options *o, const char *key, const char *const *words, int n, int *out, struct error *err)
+static struct plan read_plan(const struct job *j)
 {
-    const char *s = setting_text(o, key, words[*out]);
-    for (int i = 0; i < n; i++)
-        if (strcmp(s, words[i]) == 0) {
-            *out = i;
-            return true;
-        }
-    const char *near = nearest_word(s, words, (size_t)n);
-    return fail(err, STATUS_USAGE, "setting %s=%s: expected one of %s ..%s%s", key, s, words[0], near ? "; did you mean " : "", near ? near : "");
-}
-
-static bool read_plan(const struct job *j, struct plan *p, struct error *err)
-{
-    static const char *const algorithms[] = { "gptq", "cd", "rtn" }, *const orders[] = { "act", "natural" };
-    int algorithm = 0, order = 0;
-    double passes = 0, mib = 0;
-    bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
-              setting_number(j->o, "damp", 0, 1000, 0, &p->solve.damp, err) && setting_number(j->o, "shrink", 0, 1, 0, &p->solve.shrink, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
-              setting_number(j->o, "memory", 1, 1e7, 2048, &mib, err);
-    p->solve.algorithm = (enum algorithm)algorithm;
-    p->solve.act_order = order == 0;
-    p->solve.passes = ok ? (int)passes : 0;
-    p->memory = mib * 1048576;
-    return ok;
+    return (struct plan){
+        .solve = { .algorithm = (enum algorithm)setting_word(j, "algorithm"), .act_order = setting_word(j, "order") == 0,
+                   .damp = setting_number(j, "damp"), .shrink = setting_number(j, "shrink"),
+                   .passes = (int)setting_number(j, "cd") },
+        .memory = setting_number(j, "memory") * 1048576,
+    };
 }
 
 /* ---- one matrix ---- */
@@ -276,8 +259,11 @@ bool gptq_prepare(struct job *j, struct error *err)
     struct pass s = { 0 };
     struct plan plan;
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err) && read_plan(j, &plan, err);
-    s.memory = ok ? (uint64_t)plan.memory : 0;
+    bool ok = pass_open(&s, j, err);
+    if (ok) {
+        plan = read_plan(j);
+        s.memory = (uint64_t)plan.memory;
+    }
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "quantize layer", l, layers);
         for (enum layer_step step = STEP_QKV; ok && step < STEP_END; step++)

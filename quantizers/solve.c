@@ -13,8 +13,8 @@
 
 const struct solve_kernels *solve_best(void)
 {
-    const struct linear_kernels *l = linear_best();
 #if defined(__x86_64__)
+    const struct linear_kernels *l = linear_best();
     if (l == &linear_avx512)
         return &solve_avx512;
     if (l == &linear_avx2)
