@@ -89,7 +89,8 @@ static void test_detect(void **state)
         { "<|im_start|>", CHAT_NONE },
         { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_CHATML },
         { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_NONE },
-        { "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' '<|im_start|>' + message['role'] + message['content'] + '<|im_end|>'", CHAT_QWEN2 },
+        { "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' '<|im_start|>' + message['role'] + "
+          "message['content'] + '<|im_end|>'", CHAT_QWEN2 },
         { "[INST] {{ message }} [/INST]", CHAT_NONE },
         { "", CHAT_NONE },
         { NULL, CHAT_NONE },
