@@ -429,12 +429,15 @@ INLINE __m512 load_float(const enum format_id f, const uint8_t *p, __mmask16 m)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+/* What follows of the row is wanted next, for the next chunk. */
 INLINE void expand_as(const enum format_id f, const uint8_t *row, int n, float *out)
 {
     const int size = f == FORMAT_F32 ? 4 : 2;
     int k = 0;
-    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16)
+    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16) {
+        _mm_prefetch((const char *)row + FLOAT_CHUNK * size, _MM_HINT_T1);
         _mm512_store_ps(out, load_float(f, row, 0xffff));
+    }
     if (k < n)
         _mm512_store_ps(out, load_float(f, row, first_lanes(n - k)));
 }
@@ -454,14 +457,14 @@ static void expand_float_avx512(enum format_id f, const uint8_t *row, int n, flo
     }
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, float *acc)
+INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
 {
     __m512 a[FLOAT_ROWS * 6];
     UNROLL
     for (int i = 0; i < FLOAT_ROWS; i++)
         UNROLL
         for (int t = 0; t < T; t++)
-            a[i * T + t] = _mm512_load_ps(acc + 16 * (i * T + t));
+            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
     for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
         __m512 c[FLOAT_ROWS];
         UNROLL
@@ -482,74 +485,85 @@ INLINE void tile_float(const float *w, const float *panel, const int T, int step
             _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
 }
 
-static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, float *acc)
+static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
 {
     switch (T) {
-    case 6: tile_float(w, panel, 6, steps, acc); break;
-    case 5: tile_float(w, panel, 5, steps, acc); break;
-    case 4: tile_float(w, panel, 4, steps, acc); break;
-    case 3: tile_float(w, panel, 3, steps, acc); break;
-    case 2: tile_float(w, panel, 2, steps, acc); break;
-    default: tile_float(w, panel, 1, steps, acc);
+    case 6: tile_float(w, panel, 6, steps, begins, acc); break;
+    case 5: tile_float(w, panel, 5, steps, begins, acc); break;
+    case 4: tile_float(w, panel, 4, steps, begins, acc); break;
+    case 3: tile_float(w, panel, 3, steps, begins, acc); break;
+    case 2: tile_float(w, panel, 2, steps, begins, acc); break;
+    default: tile_float(w, panel, 1, steps, begins, acc);
     }
 }
 
 INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                         const int T, float *acc)
+                         const int T, bool begins, float *acc)
 {
     const int size = f == FORMAT_F32 ? 4 : 2;
-    __m512 a[FLOAT_ROWS * 4];
+    __m512 a[FLOAT_ROWS * 6];
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        a[i] = _mm512_load_ps(acc + 16 * i);
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
     for (int k = 0; k < n; k += 16, panel += T * 16) {
         __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
+        __m512 c[FLOAT_ROWS];
         UNROLL
         for (int i = 0; i < FLOAT_ROWS; i++) {
             const uint8_t *p = row + (size_t)i * row_bytes + (size_t)(size * k);
             _mm_prefetch((const char *)(p + PREFETCH_BYTES / 4), _MM_HINT_T0);
-            __m512 c = load_float(f, p, m);
+            c[i] = load_float(f, p, m);
+        }
+        UNROLL
+        for (int t = 0; t < T; t++) {
+            __m512 x = _mm512_loadu_ps(panel + 16 * t);
             UNROLL
-            for (int t = 0; t < T; t++)
-                a[i * T + t] = _mm512_fmadd_ps(c, _mm512_loadu_ps(panel + 16 * t), a[i * T + t]);
+            for (int i = 0; i < FLOAT_ROWS; i++)
+                a[i * T + t] = _mm512_fmadd_ps(c[i], x, a[i * T + t]);
         }
     }
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        _mm512_store_ps(acc + 16 * i, a[i]);
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
 }
 
-#define DIRECT_FLOAT(F)                                                                                  \
-    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, float *acc) \
-    {                                                                                                    \
-        if (T == 1)                                                                                      \
-            direct_float(F, row, row_bytes, n, panel, 1, acc);                                           \
-        else if (T == 2)                                                                                 \
-            direct_float(F, row, row_bytes, n, panel, 2, acc);                                           \
-        else                                                                                             \
-            direct_float(F, row, row_bytes, n, panel, 4, acc);                                           \
+#define DIRECT_FLOAT(F)                                                                                        \
+    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, bool begins, \
+                           float *acc)                                                                         \
+    {                                                                                                          \
+        switch (T) {                                                                                           \
+        case 6: direct_float(F, row, row_bytes, n, panel, 6, begins, acc); break;                                      \
+        case 5: direct_float(F, row, row_bytes, n, panel, 5, begins, acc); break;                                      \
+        case 4: direct_float(F, row, row_bytes, n, panel, 4, begins, acc); break;                                      \
+        case 3: direct_float(F, row, row_bytes, n, panel, 3, begins, acc); break;                                      \
+        case 2: direct_float(F, row, row_bytes, n, panel, 2, begins, acc); break;                                      \
+        default: direct_float(F, row, row_bytes, n, panel, 1, begins, acc);                                            \
+        }                                                                                                      \
     }
 DIRECT_FLOAT(FORMAT_F32)
 DIRECT_FLOAT(FORMAT_F16)
 DIRECT_FLOAT(FORMAT_BF16)
 
 static bool multiply_float_direct_avx512(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                         int T, float *acc)
+                                         int T, bool begins, float *acc)
 {
-    if ((f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16) || (T != 1 && T != 2 && T != 4))
+    if (f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16)
         return false;
     (f == FORMAT_F32 ? direct_FORMAT_F32 : f == FORMAT_F16 ? direct_FORMAT_F16 : direct_FORMAT_BF16)(
-        row, row_bytes, n, panel, T, acc);
+        row, row_bytes, n, panel, T, begins, acc);
     return true;
 }
 
-static void sums_avx512(const float *acc, int n, float *out)
+static void sums_avx512(const float *acc, size_t step, int n, float *out)
 {
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(out + i, v_sum16(acc + 16 * i));
-    for (; i < n; i++)
-        out[i] = v_sum(_mm512_load_ps(acc + 16 * i));
+    if (n == 16)
+        _mm512_storeu_ps(out, v_sum16(acc, step));
+    for (int i = 0; i < n && n < 16; i++)
+        out[i] = v_sum(_mm512_load_ps(acc + (size_t)i * step));
 }
 
 static const struct tile_ops tile_avx512 = {
