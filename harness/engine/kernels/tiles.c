@@ -82,7 +82,7 @@ static int tiles_of_job(const struct integer_job *j, int i)
 /* ---- by stripes, for sets with multiply_stripe ---- */
 
 /* What a job keeps beside the packed weights: it lies in L2 with them. */
-enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 12 * 1024 };
+enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 6 * 1024 };
 
 struct room {
     uint8_t *at;
