@@ -229,7 +229,7 @@ static void begin_stripe_avx512(enum format_id id, struct stripe *s)
     const struct format *f = &formats[id];
     for (int c = 0, left = s->blocks, at = 0; left > 0; c++, left -= CHUNK_BLOCKS) {
         int blocks = left < CHUNK_BLOCKS ? left : CHUNK_BLOCKS, subs = blocks * 32 / f->int_block;
-        for (int r = 0; r < 2; r++) {
+        for (int r = 0; r < 2 && s->scale; r++) {
             const uint8_t *scales = s->chunk[c][r] + layout_code_bytes(l, blocks);
             expand_scales(l, scales, subs, l->index_bias, false, &s->scale[at][r]);
             if (f->has_min)
@@ -258,11 +258,12 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
 }
 
 /* Accumulators f[r * T + t] and integer sums of two tiles r x T rows stay in registers. */
-INLINE void add_scaled(float (*scale)[16], const int T, const __m512i *isum, const uint8_t *scales, __m512 *f)
+INLINE void add_scaled(const struct stripe *w, int at, const uint8_t *const *half, const int T, const __m512i *isum, const uint8_t *scales,
+                       __m512 *f)
 {
     UNROLL
     for (int r = 0; r < 2; r++) {
-        __m512 ws = _mm512_load_ps(scale[r]);
+        __m512 ws = half[r] ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)half[r])) : _mm512_load_ps(w->scale[at][r]);
         UNROLL
         for (int t = 0; t < T; t++)
             f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
@@ -325,8 +326,8 @@ INLINE void multiply_sub(const int plane, const bool wide, const int subs, const
 }
 
 INLINE void multiply_block(const int plane, const bool wide, const int subs, bool has_min, const struct stripe *w, int at,
-                           const uint8_t *const *in, int span, const int j, __m512i table, const uint8_t *panel, const int T,
-                           __m512 *f)
+                           const uint8_t *const *in, size_t half, int span, const int j, __m512i table, const uint8_t *panel,
+                           const int T, __m512 *f)
 {
     const uint8_t *own[2] = { in[0], in[1] };
     const uint8_t *scales = panel + T * (wide ? 64 : 32), *starts = scales + T * 4, *sums = starts + T * subs * 4;
@@ -339,7 +340,8 @@ INLINE void multiply_block(const int plane, const bool wide, const int subs, boo
         /* Else the compiler keeps words that blocks share, and spills them. */
         __asm__("" : "+r"(own[0]), "+r"(own[1]));
         multiply_sub(plane, wide, subs, own, span, j, s, table, panel, T, isum);
-        add_scaled(w->scale[at + s], T, isum, scales, f);
+        const uint8_t *halves[2] = { half ? in[0] + half + 32 * s : NULL, half ? in[1] + half + 32 * s : NULL };
+        add_scaled(w, at + s, halves, T, isum, scales, f);
         if (has_min)
             add_mins(w->min[at + s], T, subs, scales, sums + 4 * s, f);
     }
@@ -357,13 +359,15 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
                           : _mm512_setzero_ps();
     for (int b = 0; b < w->blocks;) {
         const uint8_t *const *in = w->chunk[b / CHUNK_BLOCKS];
-        int end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
+        int first = b, end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
+        size_t half = w->scale ? 0 : (size_t)(end - b) * (plane == PLANE_8 ? 512 : 256);      /* where the f16 scales lie */
         for (int s = 0; b < end; s++, b += span) {
             UNROLL
             for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
                 if (ahead)
                     prefetch_block(w, b + j);
-                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in, s, j, table, panel, T, f);
+                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in,
+                               half ? half + (size_t)(32 * subs * (b + j - first)) : 0, s, j, table, panel, T, f);
             }
         }
     }
