@@ -152,14 +152,15 @@ static bool config_check(const struct model *m, struct error *err)
 }
 
 /* Repacked weights are a second copy.  Where that does not fit, weights are multiplied from the mapping; what the page
- * cache cannot hold is read again for each micro-batch, so each takes more tokens. */
+ * cache cannot hold is read again for each micro-batch, so each takes more tokens.  Beside the weights (and an eighth for
+ * buffers) tokenizer and rows of logits take up to 2 KiB for each token of the vocabulary. */
 static void fit_memory(struct engine *e)
 {
-    uint64_t weights = 0, have = memory_available();
+    uint64_t weights = 0, others = (uint64_t)e->c->vocab * 2048, have = memory_available();
     for (int i = 0; i < e->m->n_tensors; i++)
         if (strcmp(e->m->tensors[i].name, "per_layer_token_embd.weight") != 0)      /* a table: never packed, rows are read */
             weights += e->m->tensors[i].bytes;
-    if (!have || weights < have / 10 * 9)
+    if (!have || weights / 8 * 9 + others < have)
         return;
     e->in_place = true;
     e->batch_tokens = STREAM_BATCH_TOKENS;
