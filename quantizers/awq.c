@@ -533,10 +533,9 @@ bool awq_prepare(struct job *j, struct error *err)
     struct tally y = { 0 };
     float *want = NULL;
     int layers = j->model->config.n_layers;
-    double grid;
-    bool ok = setting_number(j->o, "grid", 1, 1000, 20, &grid, err) && pass_open(&s, j, err) &&
+    bool ok = pass_open(&s, j, err) &&
               (want = mem_new((size_t)s.group_rows * (size_t)j->calibration->tokens * (size_t)j->model->config.hidden, sizeof *want, err));
-    stats.ratios = ok ? (int)grid : 0;
+    stats.ratios = (int)setting_number(j, "grid");
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "scale layer", l, layers);
         ok = run_layer(j, &s, &stats, l, want, &y, err);

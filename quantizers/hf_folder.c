@@ -1,5 +1,6 @@
-/* hf_folder.c - a Hugging Face folder: model.safetensors, tokenizer files, config.json last, so that a folder that
- * was not finished does not open. */
+/* hf_folder.c - a Hugging Face folder: model.safetensors or its shards, tokenizer files, config.json last, so that a
+ * folder that was not finished does not open.  Files have other names until all are whole; what stood in the folder
+ * before stays until then. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,16 +12,23 @@ struct item {                   /* what stands behind one or more entries */
     struct part *part;
     int64_t mat;                /* -1: the whole stack */
     bool packed;
+    size_t first, n;            /* its entries */
+    int shard;
 };
 struct folder {
-    struct job *job;
+    struct output o;            /* first */
+    struct job *job;            /* o.job */
+    const char *dir;
+    size_t next;                /* item to be written */
+    struct safetensors_writer **shards;
+    int n_shards;
+    struct text *names;         /* [n_shards] */
     const struct layout *layout;        /* NULL: nothing packed */
     struct item *items;
     size_t n_items, items_cap;
     struct safetensors_entry *entries;
     size_t n_entries, entries_cap;
     struct arena arena;
-    cJSON *left;                /* modules that stay unquantized */
 };
 
 static const char *dtype_of(enum format_id f)
@@ -45,7 +53,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
     bool packed = f->layout && p->to == f->layout->to;
     if (!mem_grow(&f->items, &f->items_cap, f->n_items + 1, sizeof *f->items, err))
         return false;
-    f->items[f->n_items++] = (struct item){ p, mat, packed };
+    f->items[f->n_items++] = (struct item){ .part = p, .mat = mat, .packed = packed, .first = f->n_entries };
     if (!packed) {
         bool vector = t->rows == 1 && t->mats == 1;
         int64_t dims[3] = { mat < 0 ? t->mats : 1, t->rows, t->cols };
@@ -131,27 +139,126 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
     return ok;
 }
 
-static bool write_weights(struct folder *f, const char *dir, struct error *err)
+/* ---- shards ---- */
+
+/* Items to shards of at most so many bytes, in order; names of the files. */
+static bool plan_shards(struct folder *f, struct error *err)
 {
-    struct safetensors_writer *w = NULL;
-    struct text path = { 0 };
-    char version[64];
-    snprintf(version, sizeof version, "qdelta %s", f->job->o->program_version ? f->job->o->program_version : "");
-    const char *metadata[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->job->notes), "fallbacks", text_str(&f->job->fallbacks), NULL };
-    path_join(&path, dir, "model.safetensors");
-    bool ok = safetensors_writer_open(&w, text_str(&path), f->entries, (int)f->n_entries, metadata, err);
-    for (size_t i = 0; ok && i < f->n_items; i++) {
-        job_progress(f->job, "write", (int)i, (int)f->n_items);
-        ok = write_item(f, &f->items[i], w, err);
+    double room = setting_number(f->job, "shard") * 1048576, used = 0;
+    for (size_t i = 0; i < f->n_items; i++) {
+        struct item *it = &f->items[i];
+        double bytes = 0;
+        it->n = (i + 1 < f->n_items ? f->items[i + 1].first : f->n_entries) - it->first;
+        for (size_t e = it->first; e < it->first + it->n; e++)
+            bytes += (double)safetensors_entry_bytes(&f->entries[e]);
+        if (!f->n_shards || used + bytes > room) {
+            f->n_shards++;
+            used = 0;
+        }
+        used += bytes;
+        it->shard = f->n_shards - 1;
     }
-    if (ok)
-        ok = safetensors_writer_commit(w, err);
-    else
-        safetensors_writer_discard(w);
-    if (ok)
-        file_size(text_str(&path), &f->job->report->bytes_out, NULL);
+    f->shards = mem_new((size_t)f->n_shards, sizeof(struct safetensors_writer *), err);
+    f->names = f->shards ? mem_new((size_t)f->n_shards, sizeof *f->names, err) : NULL;
+    for (int k = 0; f->names && k < f->n_shards; k++)
+        if (f->n_shards == 1)
+            text_puts(&f->names[k], "model.safetensors");
+        else
+            text_printf(&f->names[k], "model-%05d-of-%05d.safetensors", k + 1, f->n_shards);
+    return f->names != NULL;
+}
+
+/* "__metadata__" of every shard; version: room for words. */
+static void metadata_of(const struct folder *f, char *version, size_t size, const char **metadata)
+{
+    snprintf(version, size, "qdelta %s", f->job->o->program_version ? f->job->o->program_version : "");
+    const char *const pairs[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->job->notes),
+                                  "fallbacks", text_str(&f->job->fallbacks), NULL };
+    memcpy(metadata, pairs, sizeof pairs);
+}
+
+static bool open_shard(struct folder *f, int shard, struct error *err)
+{
+    size_t first = f->n_entries, n = 0;
+    for (size_t i = 0; i < f->n_items; i++)
+        if (f->items[i].shard == shard) {
+            first = first < f->items[i].first ? first : f->items[i].first;
+            n += f->items[i].n;
+        }
+    char version[64];
+    const char *metadata[9];
+    struct text path = { 0 };
+    metadata_of(f, version, sizeof version, metadata);
+    path_join(&path, f->dir, text_str(&f->names[shard]));
+    bool ok = safetensors_writer_open(&f->shards[shard], text_str(&path), f->entries + first, (int)n, metadata, err);
     text_free(&path);
     return ok;
+}
+
+static bool folder_part(struct output *o, struct part *p, struct error *err)
+{
+    struct folder *f = (struct folder *)o;
+    bool ok = true;
+    for (; ok && f->next < f->n_items && f->items[f->next].part == p; f->next++) {
+        const struct item *it = &f->items[f->next];
+        ok = (f->shards[it->shard] || open_shard(f, it->shard, err)) && write_item(f, it, f->shards[it->shard], err);
+    }
+    return ok;
+}
+
+/* model.safetensors.index.json: which shard holds what. */
+static bool write_index(const struct folder *f, struct error *err)
+{
+    cJSON *o = cJSON_CreateObject(), *about = cJSON_AddObjectToObject(o, "metadata"), *map = cJSON_AddObjectToObject(o, "weight_map");
+    double total = 0;
+    for (size_t i = 0; i < f->n_items; i++)
+        for (size_t e = f->items[i].first; e < f->items[i].first + f->items[i].n; e++) {
+            total += (double)safetensors_entry_bytes(&f->entries[e]);
+            cJSON_AddStringToObject(map, f->entries[e].name, text_str(&f->names[f->items[i].shard]));
+        }
+    cJSON_AddNumberToObject(about, "total_size", total);
+    char *text = cJSON_Print(o);
+    struct text path = { 0 };
+    path_join(&path, f->dir, "model.safetensors.index.json");
+    bool ok = text ? file_write(text_str(&path), text, strlen(text), err) : fail(err, STATUS_MEMORY, "out of memory for %s", text_str(&path));
+    text_free(&path);
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return ok;
+}
+
+/* Whatever stood in the folder is no whole model from now on. */
+static void remove_old(const struct folder *f)
+{
+    static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct text path = { 0 };
+        path_join(&path, f->dir, names[i]);
+        unlink(text_str(&path));
+        text_free(&path);
+    }
+}
+
+static bool commit_weights(struct folder *f, struct error *err)
+{
+    char version[64];
+    const char *metadata[9];
+    bool ok = true;
+    metadata_of(f, version, sizeof version, metadata);
+    for (int k = 0; ok && k < f->n_shards; k++)
+        ok = safetensors_writer_metadata(f->shards[k], metadata, err);
+    if (ok)
+        remove_old(f);
+    for (int k = 0; ok && k < f->n_shards; k++) {
+        struct text path = { 0 };
+        uint64_t bytes = 0;
+        path_join(&path, f->dir, text_str(&f->names[k]));
+        ok = safetensors_writer_commit(f->shards[k], err) && file_size(text_str(&path), &bytes, err);
+        f->shards[k] = NULL;
+        f->job->report->bytes_out += bytes;
+        text_free(&path);
+    }
+    return ok && (f->n_shards == 1 || write_index(f, err));
 }
 
 /* Files that go along unchanged when the source is a folder. */
@@ -226,13 +333,6 @@ static bool write_config(const struct folder *f, const char *dir, const char *dt
     return ok;
 }
 
-static void folder_free(struct folder *f)
-{
-    free(f->items);
-    free(f->entries);
-    arena_free(&f->arena);
-}
-
 /* The unquantized weights' type: that of most of them. */
 static const char *plain_dtype(const struct job *j)
 {
@@ -242,18 +342,45 @@ static const char *plain_dtype(const struct job *j)
     return n[FORMAT_F32] > n[FORMAT_BF16] && n[FORMAT_F32] > n[FORMAT_F16] ? "float32" : n[FORMAT_F16] > n[FORMAT_BF16] ? "float16" : "bfloat16";
 }
 
-bool write_hf_folder(struct job *j, const char *out, struct error *err)
+static void folder_discard(struct output *o)
 {
-    struct folder f = { .job = j, .layout = j->method ? layout_find(j->method->info.name, j->format) : NULL };
-    struct text config = { 0 };
-    bool ok = make_dirs(out, err);
-    path_join(&config, out, "config.json");
-    if (ok && file_exists(text_str(&config)))
-        unlink(text_str(&config));      /* whatever stood there is no whole model from now on */
-    for (int i = 0; ok && i < j->n_parts; i++)
-        ok = add_part(&f, &j->parts[i], err);
-    ok = ok && write_weights(&f, out, err) && write_companions(j, out, err) && write_config(&f, out, plain_dtype(j), err);
-    text_free(&config);
-    folder_free(&f);
+    struct folder *f = (struct folder *)o;
+    for (int k = 0; k < f->n_shards; k++) {
+        if (f->shards)
+            safetensors_writer_discard(f->shards[k]);
+        if (f->names)
+            text_free(&f->names[k]);
+    }
+    free(f->shards);
+    free(f->names);
+    free(f->items);
+    free(f->entries);
+    arena_free(&f->arena);
+    free(f);
+}
+
+static bool folder_commit(struct output *o, struct error *err)
+{
+    struct folder *f = (struct folder *)o;
+    bool ok = commit_weights(f, err) && write_companions(f->job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->job), err);
+    folder_discard(o);
     return ok;
+}
+
+struct output *folder_output(struct job *j, const char *dir, struct error *err)
+{
+    struct folder *f = mem_new(1, sizeof *f, err);
+    if (!f)
+        return NULL;
+    f->o = (struct output){ j, folder_part, folder_commit, folder_discard };
+    f->job = j;
+    f->dir = dir;
+    f->layout = j->method ? layout_find(j->method->info.name, j->format) : NULL;
+    bool ok = make_dirs(dir, err);
+    for (int i = 0; ok && i < j->n_parts; i++)
+        ok = add_part(f, &j->parts[i], err);
+    if (ok && plan_shards(f, err))
+        return &f->o;
+    folder_discard(&f->o);
+    return NULL;
 }

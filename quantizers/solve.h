@@ -19,6 +19,7 @@ struct grid {
 const struct grid *grid_find(enum format_id f, const char *format_name);
 
 enum { BLOCK = 32 };            /* s and m are kept for each 32 columns, whatever the group */
+_Static_assert((int)BLOCK == (int)DEPTH, "a block of codes is a block of rows of a tiled matrix");
 
 /* Scales of one row by importance h (the diagonal of H), stored ones; bytes gets the headers of its blocks. */
 void grid_fit(const struct grid *g, const float *w, const float *h, int n, float *s, float *m, uint8_t *bytes);
@@ -29,8 +30,7 @@ void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, 
 struct sweep {
     const struct grid *grid;
     int n;
-    const float *t;             /* [n][ld]: unit triangular factor, t[k][j] for k < j, in order of the sweep */
-    size_t ld;
+    const float *t;             /* tiled [n][n]: unit triangular factor, t[k][j] for k < j, in order of the sweep */
     const double *d;            /* [n]: loss of a unit error in column k */
     const int *order;           /* [n]: original column of sweep position k */
     const float *s, *inv, *m;   /* [n / 32] */
@@ -42,8 +42,7 @@ struct sweep {
 struct descent {
     const struct grid *grid;
     int n, passes;
-    const float *h;             /* [n][ld], symmetric, damped */
-    size_t ld;
+    const float *h;             /* tiled [n][n], symmetric, damped */
     const float *w;             /* [n] */
     float *s, *inv;             /* changed by refits */
     const float *m;

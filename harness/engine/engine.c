@@ -83,7 +83,7 @@ static bool buffers_open(struct engine *e, struct error *err)
     };
     if (!allocate(e, wants, ARRAY_LEN(wants), err))
         return false;
-    int threads = pool_threads(e->pool);
+    int threads = e->n_scratch = pool_threads(e->pool);
     e->scratch = mem_new((size_t)threads, sizeof *e->scratch, err);
     for (int i = 0; e->scratch && i < threads; i++) {
         const struct want rows[] = {
@@ -106,7 +106,7 @@ static void buffers_close(struct engine *e)
                     b->logits, b->cos_sin };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         free(all[i]);
-    for (int i = 0; e->scratch && i < pool_threads(e->pool); i++) {
+    for (int i = 0; e->scratch && i < e->n_scratch; i++) {
         free(e->scratch[i].f);
         free(e->scratch[i].queries);
         free(e->scratch[i].wide);
@@ -119,7 +119,7 @@ static void buffers_close(struct engine *e)
 
 bool scratch_runs(struct engine *e, size_t n, struct error *err)
 {
-    for (int i = 0; i < pool_threads(e->pool); i++) {
+    for (int i = 0; i < e->n_scratch; i++) {
         size_t before = e->scratch[i].runs_cap;
         if (!mem_grow(&e->scratch[i].runs, &e->scratch[i].runs_cap, n, sizeof *e->scratch[i].runs, err))
             return false;
@@ -200,6 +200,11 @@ int engine_threads(const struct engine *e)
     return pool_threads(e->pool);
 }
 
+void engine_use_threads(struct engine *e, int n)
+{
+    pool_use(e->pool, n);
+}
+
 uint64_t engine_bytes(const struct engine *e)
 {
     return weights_bytes(e) + e->buffer_bytes + e->kv_bytes + e->a_in.packed_bytes + e->a_mid.packed_bytes;
@@ -241,8 +246,10 @@ struct pool *pool_for(const struct engine *e, double multiplications)
 }
 
 /* A tap wants its rows side by side; y is idle whenever rows are picked by a list. */
-static void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n)
+void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n)
 {
+    if (!e->tap || n == 0)
+        return;
     const float *x = a->f32;
     size_t ld = a->ld;
     for (int i = 0; rows && i < n; i++)
@@ -256,7 +263,7 @@ void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, co
 {
     if (n == 0)
         return;
-    if (e->tap)
+    if (!e->batch.part || e->batch.part->to == STEP_END)
         show(e, w, mat, a, rows, n);
     matrix_apply(w, mat, a, rows, n, y, ldy, pool_for(e, (double)n * (double)w->t->rows * (double)w->t->cols));
 }

@@ -24,8 +24,8 @@ extern const char *const act_mode_names[ACT_COUNT];     /* "i16", "f32", "q8" */
 struct engine_options {
     enum act_mode act;
     int threads;                /* 0 = all CPUs */
-    const char *kernels;        /* "generic", "avx2", "avx512"; NULL = fastest this CPU runs */
-    bool in_place;              /* never repack weights: multiply from the mapping */
+    const char *kernels;        /* "generic", "avx2", "neon" ..; NULL = fastest this CPU runs */
+    bool in_place;              /* never repack the model's weights: multiply from the mapping */
     int batch_tokens;           /* tokens taken through the layers at once; 0 = default. Changes speed, not bits. */
 };
 
@@ -36,6 +36,7 @@ bool engine_open(struct engine **out, const struct model *m, const struct engine
 void engine_close(struct engine *e);                    /* fine on NULL; close its sequences first */
 const char *engine_kernels(const struct engine *e);     /* name of the set in use */
 int engine_threads(const struct engine *e);
+void engine_use_threads(struct engine *e, int n);       /* from now on n >= 1 of the threads it was opened with */
 uint64_t engine_bytes(const struct engine *e);          /* repacked weights, buffers, caches allocated now */
 
 /* A sequence: its K/V cache and length.  prefix (may be NULL) is borrowed read-only and must outlive the
@@ -98,6 +99,20 @@ void engine_set_tap(struct engine *e, const struct engine_tap *tap);    /* NULL:
  * x is [n_seqs * n][hidden].  ple is Gemma 4 E's per-layer input, [n_seqs * n][n_layers * ple_size], or NULL. */
 bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n, float *x, float *ple, struct error *err);
 bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err);
+/* A layer's matrices in the order in which they meet their inputs. */
+enum layer_step { STEP_QKV, STEP_O, STEP_FFN /* router, gate and up, of experts too */, STEP_DOWN, STEP_PLE_GATE, STEP_PLE_PROJ, STEP_END };
+/* A stretch of a layer, for quantizers that round its matrices one step after another.  The tap sees the inputs of
+ * step to, whose matrices are not multiplied.  x is the stream as step QKV, FFN or PLE_GATE finds it and moves on
+ * where a later one of these, or the end, is reached.  From O, and from DOWN where there are no experts, the part goes
+ * on with inputs, [n_seqs * n][cols of that matrix], as the tap was shown them. */
+struct layer_part {
+    enum layer_step from, to;
+    const float *inputs;
+};
+bool engine_stream_part(struct engine *e, int layer, const struct layer_part *part, int n_seqs, int n, float *x, const float *ple,
+                        struct error *err);
+/* A layer that is not needed any more: its repacked weights are freed. */
+void engine_drop_layer(struct engine *e, int layer);
 /* Layers that read an earlier layer's K/V (Gemma 4 E) find those of the same sequences: when a layer is called
  * several times for different sequences, say which ones are meant by a group number first (0 until told). */
 void engine_stream_group(struct engine *e, int group);
@@ -117,11 +132,14 @@ bool engine_kernel_supported(const char *name);
 
 /* ---- what this machine reaches at best (peaks.c) ---- */
 
-struct machine_peaks {
-    double int8_gops, int16_gops, f32_gflops;       /* 10^9 a second; a multiplication and an addition are two */
-    double read_gbs;
-};
-/* Short loops of the set's own instructions on all threads (0 = all CPUs; kernels NULL = fastest): under a second. */
-bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *kernels, struct error *err);
+enum peak { PEAK_INT8, PEAK_INT16, PEAK_F32, PEAK_READ, PEAK_COUNT };
+extern const char *const peak_names[PEAK_COUNT];        /* "int8", "int16", "f32", "read" */
+struct peak_meter;
+/* threads 0 = all CPUs; kernels NULL = fastest.  Holds half a GiB to read from. */
+bool peak_open(struct peak_meter **out, int threads, const char *kernels, struct error *err);
+/* Best of some windows, each a fraction of a millisecond, of the set's own instructions on threads threads (0 = all): 10^9
+ * operations (a multiplication and an addition are two) or bytes a second.  Machines change under us: measure beside the work. */
+double peak_rate(struct peak_meter *m, enum peak what, int threads, int windows);
+void peak_close(struct peak_meter *m);                  /* fine on NULL */
 
 #endif

@@ -113,6 +113,12 @@ struct model {
 bool model_open(struct model *m, const char *spec, bool with_tokenizer, struct error *err);
 void model_close(struct model *m);          /* fine on a zeroed or half-open model */
 
+/* Rows [first, first + n) of t, counted through all matrices, are done with for now: mapped pages leave memory until they
+ * are touched again. */
+void model_forget(const struct model *m, const struct tensor *t, int64_t first, int64_t n);
+/* Is path one of the files that the model was read from: weights, config.json? */
+bool model_uses_file(const struct model *m, const char *path);
+
 /* Borrow the tensor called name; the error tells the found shape from the wanted one. */
 bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t cols, int64_t mats,
                   const struct tensor **out, struct error *err);

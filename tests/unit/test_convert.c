@@ -1,21 +1,8 @@
 /* convert: folder -> GGUF -> folder, every architecture, every activation mode: the same logits, bit for bit.
  * (A vocabulary and a chat template go along: tests/cli/chat.sh.) */
-#define _DEFAULT_SOURCE
-#include <unistd.h>
-
 #include "engine_golden.h"
+#include "scratch.h"
 #include "quantizers.h"
-
-static char dir[] = "/tmp/qdelta-convert-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static void convert(const char *from, const char *out, const char *recipe)
 {
@@ -66,20 +53,9 @@ static bool golden_source(const char *name, char folder[1024], int32_t ids[SEQS]
     const char *config = golden_path(name, "config.json"), *path = golden_path(name, "ids.i32");
     if (!config || !path)
         return false;
-    snprintf(folder, 1024, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    folder_of(config, folder);
     read_into(path, ids, SEQS * TOKENS * sizeof(int32_t));
     return true;
-}
-
-static void remove_folder(const char *folder)
-{
-    static const char *const names[] = { "config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json" };
-    char path[512];
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    CHECK(rmdir(folder) == 0, "%s holds something unexpected", folder);
 }
 
 static void test_there_and_back(void **state)
@@ -103,8 +79,8 @@ static void test_there_and_back(void **state)
             }
         unlink(in_dir("a.gguf"));
         unlink(in_dir("b.gguf"));
-        remove_folder(in_dir("back"));
-        remove_folder(in_dir("copy"));
+        remove_hf_folder(in_dir("back"));
+        remove_hf_folder(in_dir("copy"));
     }
 }
 
@@ -134,8 +110,8 @@ static void test_mistral(void **state)
     CHECK(strstr(file.data, "MistralForCausalLM") && strstr(file.data, "10000.0"), "config.json: %s", file.data);
     text_free(&file);
     unlink(in_dir("m.gguf"));
-    remove_folder(in_dir("mistral"));
-    remove_folder(in_dir("back"));
+    remove_hf_folder(in_dir("mistral"));
+    remove_hf_folder(in_dir("back"));
 }
 
 static void check_same_words(const char *file, const char *other)
@@ -173,7 +149,7 @@ static void test_tokenizer_goes_along(void **state)
         MUST(model_open(&m, in_dir("words.gguf"), true, &err));
         CHECK(strcmp(tokenizer_kind(m.tokenizer), kinds[i]) == 0, "%s and back: kind %s", files[i], tokenizer_kind(m.tokenizer));
         model_close(&m);
-        remove_folder(in_dir("words"));
+        remove_hf_folder(in_dir("words"));
         unlink(in_dir("words.gguf"));
     }
 }
@@ -199,7 +175,7 @@ static void test_blocks(void **state)
         same_logits(in_dir("q.gguf"), in_dir("floats"), ids[0], 1, TOKENS, ACT_F32, what);
         unlink(in_dir("q.gguf"));
         unlink(in_dir("again.gguf"));
-        remove_folder(in_dir("floats"));
+        remove_hf_folder(in_dir("floats"));
     }
 }
 
@@ -287,17 +263,6 @@ static void test_scales_not_finite(void **state)
     unlink(in_dir("nan.gguf"));
 }
 
-static int make_dir(void **state)
-{
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
-    return rmdir(dir);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,5 +273,5 @@ int main(void)
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_scales_not_finite),
     };
-    return cmocka_run_group_tests_name("convert", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("convert", tests, make_scratch, remove_empty_scratch);
 }

@@ -1,14 +1,11 @@
 /* Mistakes that other programs made with these architectures and files (models.md section 8), each as a test.  The
  * list, and which test holds which item, is in tests/README.md. */
-#define _DEFAULT_SOURCE
-#include <unistd.h>
-
 #include "engine_golden.h"
+#include "scratch.h"
 #include "engine/kernels/kernels.h"
 #include "quantizers.h"
 
-static char dir[] = "/tmp/qdelta-pitfalls-XXXXXX";
-static char base_path[64], edited_path[64];
+static char base_path[256], edited_path[256];
 
 /* ---- a golden model as GGUF, and copies of it with something changed ---- */
 
@@ -21,7 +18,7 @@ static bool base_gguf(const char *name)
     char folder[1024];
     if (!config)
         return false;
-    snprintf(folder, sizeof folder, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    folder_of(config, folder);
     MUST(model_open(&m, folder, false, &err));
     MUST(convert_model(&m, base_path, "f32", &o, &report, &err));
     quantize_report_free(&report);
@@ -585,21 +582,19 @@ static void test_proportional_rope(void **state)
     model_close(&m);
 }
 
-static int make_dir(void **state)
+static int name_files(void **state)
 {
-    (void)state;
-    if (!mkdtemp(dir))
+    if (make_scratch(state) != 0)
         return -1;
-    snprintf(base_path, sizeof base_path, "%s/base.gguf", dir);
-    snprintf(edited_path, sizeof edited_path, "%s/edited.gguf", dir);
+    snprintf(base_path, sizeof base_path, "%s", in_dir("base.gguf"));
+    snprintf(edited_path, sizeof edited_path, "%s", in_dir("edited.gguf"));
     return 0;
 }
-static int remove_dir(void **state)
+static int remove_files(void **state)
 {
-    (void)state;
     unlink(base_path);
     unlink(edited_path);
-    return rmdir(dir);
+    return remove_empty_scratch(state);
 }
 
 int main(void)
@@ -614,5 +609,5 @@ int main(void)
         cmocka_unit_test(test_values_stand_still),
         cmocka_unit_test(test_donors),                cmocka_unit_test(test_proportional_rope),
     };
-    return cmocka_run_group_tests_name("pitfalls", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("pitfalls", tests, name_files, remove_files);
 }

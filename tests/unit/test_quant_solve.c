@@ -341,15 +341,15 @@ static void test_kernel_sets_agree(void **state)
 {
     (void)state;
     const struct { const char *name; bool there; const struct linear_kernels *lin; const struct search_kernels *search; } sets[] = {
-        { "avx2", __builtin_cpu_supports("avx2"), &linear_avx2, &search_avx2 },
+        { "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &linear_avx2, &search_avx2 },
         { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &linear_avx512, &search_avx512 },
     };
-    static float a[100 * PANEL], b[100 * PANEL], e[40 * WIDE], t[40 * 23], w[2][23 * WIDE];
-    static double da[64 * PANEL], db[64 * PANEL], h[2][PANEL * PANEL], c[2][PANEL * PANEL];
-    inputs(a, PANEL, 100);
-    weights(b, 100, PANEL);
-    weights(e, 40, WIDE);
-    weights(t, 40, 23);
+    static float a[700 * PANEL], b[700 * PANEL], e[64 * WIDE], t[64 * 96], w[2][24 * WIDE];
+    static double h[2][PANEL * PANEL], da[64 * PANEL], db[64 * PANEL], c[2][PANEL * PANEL];
+    inputs(a, PANEL, 700);          /* more than a chunk */
+    weights(b, 700, PANEL);
+    weights(e, 64, WIDE);
+    weights(t, 64, 96);
     for (int i = 0; i < 64 * PANEL; i++) {
         da[i] = uniform((uint64_t)i);
         db[i] = uniform((uint64_t)i + 50000);
@@ -362,9 +362,9 @@ static void test_kernel_sets_agree(void **state)
         memset(w, 0, sizeof w);
         for (int s = 0; s < 2; s++) {
             const struct linear_kernels *lin = s ? sets[k].lin : &linear_generic;
-            lin->syrk(100, a, b, h[s], PANEL);
+            lin->syrk(700, a, b, h[s], PANEL);
             lin->downdate(64, da, db, c[s], PANEL);
-            lin->update(23, 40, t, 23, e, w[s]);
+            lin->update(6, 2, t, 96 * DEPTH, e, w[s]);
         }
         assert_memory_equal(h[0], h[1], sizeof h[0]);
         assert_memory_equal(c[0], c[1], sizeof c[0]);
@@ -388,6 +388,62 @@ static void test_kernel_sets_agree(void **state)
             assert_memory_equal(got[0][i], got[1][i], SEARCH_WIDE * sizeof(float));
     }
 }
+
+/* One group of rows, swept and descended, by every set: codes, scales, errors to the bit. */
+struct group {
+    float s[3 * WIDE], inv[3 * WIDE], m[3 * WIDE], swept[N * WIDE], codes[N * WIDE], value[N * WIDE], gradient[N * WIDE];
+    double loss[WIDE];
+};
+
+static void run_group(const struct solve_kernels *k, const struct grid *grid, const float *tiled, const float *w, struct group *g)
+{
+    int order[N];
+    double d[N];
+    for (int i = 0; i < N; i++) {
+        order[i] = i * 35 % N;                  /* 35 and 96 have no common factor */
+        d[i] = 1 + 0.01 * i;
+        memcpy(g->swept + i * WIDE, w + order[i] * WIDE, WIDE * sizeof *w);
+    }
+    for (int i = 0; i < 3 * WIDE; i++) {
+        g->s[i] = i % 5 ? 0.01f + 0.0001f * (float)i : 0;
+        g->inv[i] = g->s[i] != 0 ? 1 / g->s[i] : 0;
+        g->m[i] = grid->asymmetric ? -0.1f : 0;
+    }
+    const struct sweep sweep = { grid, N, tiled, d, order, g->s, g->inv, g->m, w, g->swept, g->codes, g->loss };
+    k->sweep(&sweep);
+    struct descent down = { .grid = grid, .n = N, .passes = 3, .h = tiled, .w = w, .s = g->s, .inv = g->inv, .m = g->m,
+                            .codes = g->codes, .value = g->value, .gradient = g->gradient };
+    k->descend(&down);
+}
+
+static void test_solver_sets_agree(void **state)
+{
+    (void)state;
+    const struct { const char *name; bool there; const struct solve_kernels *set; } sets[] = {
+        { "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &solve_avx2 },
+        { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &solve_avx512 },
+    };
+    static const char *const grids[] = { "q4_0", "q4_1", "iq4_nl" };
+    static const enum format_id ids[] = { FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_IQ4_NL };
+    static float tiled[N * N], w[N * WIDE];
+    static struct group want, got;
+    weights(w, N, WIDE);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++)
+            tiled[tiled_at(N, i, j)] = (float)(i == j ? 2 : 0.1 * uniform((uint64_t)(i < j ? i * N + j : j * N + i)));
+    for (size_t g = 0; g < ARRAY_LEN(grids); g++) {
+        memset(&want, 0, sizeof want);
+        run_group(&solve_generic, grid_find(ids[g], grids[g]), tiled, w, &want);
+        CHECK(want.codes[0] != 0 || want.codes[1] != 0, "%s: no code was chosen", grids[g]);
+        for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
+            if (!sets[k].there)
+                continue;
+            memset(&got, 0, sizeof got);
+            run_group(sets[k].set, grid_find(ids[g], grids[g]), tiled, w, &got);
+            CHECK(!memcmp(&want, &got, sizeof want), "%s: %s differs from plain C", grids[g], sets[k].name);
+        }
+    }
+}
 #endif
 
 int main(void)
@@ -401,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_threads),
 #if defined(__x86_64__)
         cmocka_unit_test(test_kernel_sets_agree),
+        cmocka_unit_test(test_solver_sets_agree),
 #endif
     };
     return cmocka_run_group_tests_name("quant_solve", tests, NULL, NULL);

@@ -67,7 +67,7 @@ struct kernels {
 };
 
 /* A set that this build's target lacks is there by name and supported nowhere. */
-extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 
 /* Uninitialised, aligned to 64 bytes or more; free() releases it. */
 void *kernels_large_pages(size_t bytes, struct error *err);
