@@ -276,7 +276,7 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
     const struct model *m = s->job->model;
     for (int i = 0; keep && i < m->n_tensors; i++)
         if (tensor_layer(m->tensors[i].name) == layer)
-            model_forget(m, m->tensors[i].data, m->tensors[i].bytes);
+            model_forget(m, &m->tensors[i], 0, m->tensors[i].rows * m->tensors[i].mats);
     return ok && (!keep || pass_check(s, layer, err));
 }
 
