@@ -280,15 +280,6 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
     return ok && (!keep || pass_check(s, layer, err));
 }
 
-bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err)
-{
-    struct group w = group_of(s, group);
-    *values = w.tokens * (size_t)s->job->model->config.hidden;
-    memcpy(out, w.x, *values * sizeof *out);
-    engine_stream_group(s->engine, group);
-    return engine_stream_layer(s->engine, layer, w.rows, s->job->calibration->tokens, out, w.ple, err);
-}
-
 /* ---- step by step ---- */
 
 static void keep_rows(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)

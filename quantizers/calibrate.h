@@ -40,9 +40,6 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
  * steps of a layer are to be asked for in order; what lies before is multiplied with the weights of that moment, once
  * where the inputs of the step before fit into memory. */
 bool pass_step(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err);
-/* Run layer over one group's windows into out (room for s->group_rows windows), the stream stays; *values: how many
- * numbers that were. */
-bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err);
 /* The stream holds finite numbers, or the layer's name is in err. */
 bool pass_check(const struct pass *s, int layer, struct error *err);
 

@@ -23,6 +23,9 @@ _Static_assert((int)BLOCK == (int)DEPTH, "a block of codes is a block of rows of
 
 /* Scales of one row by importance h (the diagonal of H), stored ones; bytes gets the headers of its blocks. */
 void grid_fit(const struct grid *g, const float *w, const float *h, int n, float *s, float *m, uint8_t *bytes);
+/* The code nearest to w where the scale is s and the min m, and what a code stands for. */
+int grid_code(const struct grid *g, float w, float s, float m);
+float grid_value(const struct grid *g, int code, float s, float m);
 /* Put codes (whole numbers c) and refitted scales into the blocks. */
 void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, uint8_t *bytes);
 
