@@ -17,7 +17,7 @@ static const char *const hqq_formats[] = { "q4_1", NULL };
 static const char *const nf4_formats[] = { "nf4", "nf4-double", NULL }, *const fp4_formats[] = { "fp4", "fp4-double", NULL };
 static const char *const q4_0_recipes[] = { "q4_0", "google-q4_0", "q4_0-q8_0", NULL };
 
-static const char *const gptq_settings[] = { "algorithm", "order", "damp", "shrink", "cd", "memory", NULL };
+static const char *const gptq_settings[] = { "algorithm", "order", "damp", "shrink", "drift", "cd", "memory", NULL };
 static const char *const awq_settings[] = { "grid", "clip", "damp", NULL };
 
 static bool keep_lattice(const struct part *p, const float *x, void *out)
