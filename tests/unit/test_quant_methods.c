@@ -236,6 +236,45 @@ static void test_awq_folds(void **state)
     }
 }
 
+/* The unrounded stream goes beside the rounded one on every architecture (shared K/V, per-layer inputs, experts): the
+ * first matrices, whose inputs have not drifted, lose the same with and without, later ones do not. */
+static void test_drift(void **state)
+{
+    (void)state;
+    static const char *const archs[] = { "gemma2", "gemma3", "gemma4_dense", "gemma4_e", "gemma4_moe", "llama3", "qwen2", "qwen3", "qwen3_moe", "smollm3" };
+    static const char *const with[] = { "drift=1", NULL }, *const without[] = { "drift=0", NULL };
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
+        struct error err;
+        struct model m;
+        struct quantize_report a, b;
+        char name[96], folder[1024], ids[1024];
+        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
+        NEED_SHARED(path, name);
+        snprintf(ids, sizeof ids, "%s", path);
+        folder_of(ids, folder, sizeof folder);
+        MUST(model_open(&m, folder, false, &err));
+        struct run r = { .method = "gptq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = with };
+        MUST(run(&m, in_dir("a.gguf"), r, &a, &err));
+        r.settings = without;
+        MUST(run(&m, in_dir("a.gguf"), r, &b, &err));
+        int same = 0, other = 0;
+        for (int k = 0; k < a.n; k++) {
+            if (strcmp(a.rows[k].method, "gptq"))
+                continue;
+            bool first = strstr(a.rows[k].name, "blk.0.attn_") && !strstr(a.rows[k].name, "output");
+            CHECK(!first || memcmp(&a.rows[k].loss, &b.rows[k].loss, sizeof(double)) == 0, "%s %s: loss %.9g with drift, %.9g without", archs[i],
+                  a.rows[k].name, a.rows[k].loss, b.rows[k].loss);
+            same += first;
+            other += a.rows[k].loss > b.rows[k].loss || a.rows[k].loss < b.rows[k].loss;
+        }
+        CHECK(same > 0 && other > same, "%s: %d matrices as before, %d otherwise", archs[i], same, other);
+        quantize_report_free(&a);
+        quantize_report_free(&b);
+        model_close(&m);
+        unlink(in_dir("a.gguf"));
+    }
+}
+
 static void test_bad_calibration(void **state)
 {
     (void)state;
@@ -376,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_imatrix_files),
         cmocka_unit_test(test_calibrated_runs),
         cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_drift),
         cmocka_unit_test(test_bad_calibration),
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_builtin_text),
