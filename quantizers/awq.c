@@ -545,11 +545,10 @@ bool awq_prepare(struct job *j, struct error *err)
     struct layer_stats stats = { 0 };
     struct tally y = { 0 };
     int layers = j->model->config.n_layers;
-    double grid, clip;
-    bool ok = setting_number(j->o, "grid", 1, 1000, 20, &grid, err) && setting_number(j->o, "clip", 0, 1, 1, &clip, err) &&
-              setting_number(j->o, "damp", 0, 1000, 0.5, &stats.damp, err) && pass_open(&s, j, err);
-    stats.ratios = ok ? (int)grid : 0;
-    stats.clip = ok && clip > 0;
+    bool ok = pass_open(&s, j, err);
+    stats.ratios = (int)setting_number(j, "grid");
+    stats.clip = setting_number(j, "clip") > 0;
+    stats.damp = setting_number(j, "damp");
     stats.pool = j->pool;
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "scale layer", l, layers);

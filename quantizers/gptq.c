@@ -98,45 +98,27 @@ struct plan {
     struct pass *unrounded;     /* the model as it was, in step with the pass; NULL: drift is not looked at */
 };
 
-static bool one_of(const struct quantize_options *o, const char *key, const char *const *words, int n, int *out, struct error *err)
-{
-    const char *s = setting_text(o, key, words[*out]);
-    for (int i = 0; i < n; i++)
-        if (strcmp(s, words[i]) == 0) {
-            *out = i;
-            return true;
-        }
-    const char *near = nearest_word(s, words, (size_t)n);
-    return fail(err, STATUS_USAGE, "setting %s=%s: expected one of %s ..%s%s", key, s, words[0], near ? "; did you mean " : "", near ? near : "");
-}
-
 /* Making up for drift takes the calibration tokens through the unrounded layers as well: as a rule where that is
  * minutes at most. */
-static double usual_drift(const struct job *j)
+static bool drift_is_quick(const struct job *j)
 {
     double weights = 0, tokens = (double)j->calibration->rows * j->calibration->tokens;
     for (int i = 0; i < j->n_parts; i++)
         if (j->parts[i].matrix)
             weights += (double)(j->parts[i].source->cols * j->parts[i].source->rows * j->parts[i].source->mats);
-    return 2 * weights * tokens < 2e13 ? 1 : 0;
+    return 2 * weights * tokens < 2e13;
 }
 
-static bool read_plan(const struct job *j, struct plan *p, struct error *err)
+static struct plan read_plan(const struct job *j)
 {
-    static const char *const algorithms[] = { "gptq", "cd", "rtn" }, *const orders[] = { "act", "natural" };
-    int algorithm = 0, order = 0;
-    double passes = 0, mib = 0;
-    bool ok = one_of(j->o, "algorithm", algorithms, 3, &algorithm, err) && one_of(j->o, "order", orders, 2, &order, err) &&
-              setting_number(j->o, "damp", 0, 1000, 0, &p->solve.damp, err) && setting_number(j->o, "shrink", 0, 1, 0, &p->solve.shrink, err) &&
-              setting_number(j->o, "drift", 0, 1, usual_drift(j), &p->solve.drift, err) && setting_number(j->o, "cd", 0, 100, 4, &passes, err) &&
-              setting_number(j->o, "memory", 1, 1e7, 2048, &mib, err);
-    p->solve.algorithm = (enum algorithm)algorithm;
-    if (p->solve.algorithm == ALGORITHM_RTN)
-        p->solve.drift = 0;
-    p->solve.act_order = order == 0;
-    p->solve.passes = ok ? (int)passes : 0;
-    p->memory = mib * 1048576;
-    return ok;
+    enum algorithm algorithm = (enum algorithm)setting_word(j, "algorithm");
+    int drift = setting_word(j, "drift");       /* auto, 1, 0 */
+    return (struct plan){
+        .solve = { .algorithm = algorithm, .act_order = setting_word(j, "order") == 0, .damp = setting_number(j, "damp"),
+                   .shrink = setting_number(j, "shrink"), .passes = (int)setting_number(j, "cd"),
+                   .drift = algorithm != ALGORITHM_RTN && (drift == 1 || (drift == 0 && drift_is_quick(j))) },
+        .memory = setting_number(j, "memory") * 1048576,
+    };
 }
 
 /* ---- one matrix ---- */
@@ -345,9 +327,12 @@ bool gptq_prepare(struct job *j, struct error *err)
     struct pass s = { 0 }, unrounded = { 0 };
     struct plan plan = { 0 };
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err) && read_plan(j, &plan, err);
-    s.memory = ok ? (uint64_t)plan.memory : 0;
-    if (ok && plan.solve.drift > 0) {
+    bool ok = pass_open(&s, j, err);
+    if (ok) {
+        plan = read_plan(j);
+        s.memory = (uint64_t)plan.memory;
+    }
+    if (ok && plan.solve.drift) {
         ok = pass_open(&unrounded, j, err);
         plan.unrounded = &unrounded;
     }
@@ -365,6 +350,6 @@ bool gptq_prepare(struct job *j, struct error *err)
     pass_close(&s);
     pass_close(&unrounded);
     if (ok)
-        text_printf(&j->notes, "drift=%g\n", plan.solve.drift);
+        text_printf(&j->notes, "drift=%d\n", plan.solve.drift);
     return ok;
 }

@@ -140,15 +140,10 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
 
 /* ---- shards ---- */
 
-enum { SHARD_MIB = 5000 };
-
 /* Items to shards of at most so many bytes, in order; names of the files. */
 static bool plan_shards(struct folder *f, struct error *err)
 {
-    double mib;
-    if (!setting_number(f->o.job->o, "shard", 1, 1e7, SHARD_MIB, &mib, err))
-        return false;
-    double room = mib * 1048576, used = 0;
+    double room = setting_number(f->o.job, "shard") * 1048576, used = 0;
     for (size_t i = 0; i < f->n_items; i++) {
         struct item *it = &f->items[i];
         double bytes = 0;
@@ -270,11 +265,6 @@ static bool copy_companions(const struct job *j, const char *dir, struct error *
 {
     static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
                                          "generation_config.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt" };
-    if (j->model->source != MODEL_HF) {
-        if (j->model->tokenizer)
-            job_warn(j, "%s: the tokenizer of a GGUF is not turned into tokenizer.json; put the original's into %s", j->model->path, dir);
-        return true;
-    }
     const char *path = j->model->path, *base = dir_exists(path) ? path + strlen(path) : path_base(path);
     bool ok = true;
     for (size_t i = 0; ok && i < ARRAY_LEN(names); i++) {
@@ -290,6 +280,19 @@ static bool copy_companions(const struct job *j, const char *dir, struct error *
         text_free(&data);
     }
     return ok;
+}
+
+/* A vocabulary that tokenizer.json has no words for leaves a folder without one. */
+static bool write_companions(const struct job *j, const char *dir, struct error *err)
+{
+    if (j->model->source == MODEL_HF)
+        return copy_companions(j, dir, err);
+    if (j->model->tokenizer && !model_write_tokenizer(j->model, dir, err)) {
+        if (err->status != STATUS_UNSUPPORTED)
+            return false;
+        job_warn(j, "no tokenizer.json: %s", err->text);
+    }
+    return true;
 }
 
 /* Modules that a quantizing library must leave alone: those that this file keeps whole. */
@@ -358,7 +361,7 @@ static void folder_discard(struct output *o)
 static bool folder_commit(struct output *o, struct error *err)
 {
     struct folder *f = (struct folder *)o;
-    bool ok = commit_weights(f, err) && copy_companions(f->o.job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->o.job), err);
+    bool ok = commit_weights(f, err) && write_companions(f->o.job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->o.job), err);
     folder_discard(o);
     return ok;
 }

@@ -31,7 +31,6 @@ struct part {                   /* one tensor of the output */
 struct method {
     struct quantizer_info info;
     const char *default_format;
-    const char *const *settings;        /* keys of its own, NULL-terminated; NULL: none */
     bool (*load)(struct job *j, struct error *err);     /* what recipes depend on (an imatrix); may be NULL */
     /* Choose values before anything is written (calibration, whole-model searches).  May be NULL. */
     bool (*prepare)(struct job *j, struct error *err);
@@ -63,10 +62,9 @@ struct job {
     int written;                        /* parts that went to out */
 };
 
-/* Setting KEY of o->settings ("KEY=VALUE"), or fallback; a value that is no number in [lo, hi] is an error. */
-bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
-                    double *out, struct error *err);
-const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback);
+/* Setting KEY, which is one of the method's rows or of those that all have; what was given has been checked before the method runs. */
+double setting_number(const struct job *j, const char *key);
+int setting_word(const struct job *j, const char *key);     /* index among the words of its row */
 
 void job_warn(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_progress(const struct job *j, const char *what, int done, int total);

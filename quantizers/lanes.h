@@ -72,6 +72,24 @@ static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
     vf m = _mm_cmplt_ps(a, b);
     return _mm_or_ps(_mm_and_ps(m, yes), _mm_andnot_ps(m, no));
 }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+typedef float32x4_t vf;
+static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
+{
+    return vbslq_f32(vcltq_f32(a, b), yes, no);
+}
+/* By comparison: vminq_f32 and vmaxq_f32 give NaN where the others give b. */
+#define vf_min(a, b) vf_if_less(a, b, a, b)
+#define vf_max(a, b) vf_if_less(b, a, a, b)
+#define vf_set(x) vdupq_n_f32(x)
+#define vf_load(p) vld1q_f32(p)
+#define vf_store(p, v) vst1q_f32(p, v)
+#define vf_abs(v) vabsq_f32(v)
+typedef float64x2_t vd;
+#define vd_set(x) vdupq_n_f64(x)
+#define vd_load(p) vld1q_f64(p)
+#define vd_store(p, v) vst1q_f64(p, v)
 #else
 typedef float vf;
 #define vf_min(a, b) ((a) < (b) ? (a) : (b))

@@ -12,47 +12,96 @@
 
 /* ---- settings, messages ---- */
 
-const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback)
+static const struct quantizer_setting common_settings[] = {
+    { "shard", "5000", "MiB of a folder's model file before the next one begins", NULL, 1, 1e7 },
+    { 0 },
+};
+
+const struct quantizer_setting *quantizer_common_settings(void)
 {
-    size_t n = strlen(key);
-    for (int i = 0; o->settings && o->settings[i]; i++)
-        if (strncmp(o->settings[i], key, n) == 0 && o->settings[i][n] == '=')
-            return o->settings[i] + n + 1;
-    return fallback;
+    return common_settings;
 }
 
-bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
-                    double *out, struct error *err)
+static const struct quantizer_setting *find_row(const struct quantizer_setting *rows, const char *key, size_t n)
 {
-    const char *s = setting_text(o, key, NULL);
-    *out = fallback;
-    return !s || parse_double(s, lo, hi, out) ||
-           fail(err, STATUS_USAGE, "setting %s=%s is not a number from %g to %g", key, s, lo, hi);
+    for (; rows && rows->key; rows++)
+        if (strlen(rows->key) == n && strncmp(rows->key, key, n) == 0)
+            return rows;
+    return NULL;
 }
 
-static const char *const common_settings[] = { "shard", NULL };
+static const struct quantizer_setting *setting_row(const struct job *j, const char *key, size_t n)
+{
+    const struct quantizer_setting *own = find_row(j->method->info.settings, key, n);
+    return own ? own : find_row(common_settings, key, n);
+}
 
-/* KEY=VALUE with a key that the method, or every method, has. */
+/* The value of a row: the last one given, or its default. */
+static const char *setting_value(const struct job *j, const struct quantizer_setting *row)
+{
+    const char *value = row->def;
+    size_t n = strlen(row->key);
+    for (const char *const *s = j->o->settings; s && *s; s++)
+        if (strncmp(*s, row->key, n) == 0 && (*s)[n] == '=')
+            value = *s + n + 1;
+    return value;
+}
+
+/* Index of word among "one|two|three", -1: none of them. */
+static int word_index(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (int i = 0;; i++) {
+        size_t len = strcspn(words, "|");
+        if (len == n && strncmp(words, word, n) == 0)
+            return i;
+        if (!words[len])
+            return -1;
+        words += len + 1;
+    }
+}
+
+double setting_number(const struct job *j, const char *key)
+{
+    double x = 0;
+    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
+    parse_double(setting_value(j, row), row->lo, row->hi, &x);
+    return x;
+}
+
+int setting_word(const struct job *j, const char *key)
+{
+    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
+    return word_index(row->words, setting_value(j, row));
+}
+
+static bool unknown_setting(const struct job *j, const char *given, struct error *err)
+{
+    const struct quantizer_setting *const lists[] = { j->method->info.settings, common_settings };
+    struct text known = { 0 };
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        for (const struct quantizer_setting *s = lists[i]; s && s->key; s++)
+            text_printf(&known, "%s%s", known.len ? ", " : "", s->key);
+    fail(err, STATUS_USAGE, "method %s has no setting %s; it has: %s", j->method->info.name, given, text_str(&known));
+    text_free(&known);
+    return false;
+}
+
 static bool check_settings(const struct job *j, struct error *err)
 {
-    for (int i = 0; j->o->settings && j->o->settings[i]; i++) {
-        const char *word = j->o->settings[i], *known[32], *equals = strchr(word, '=');
-        size_t len = equals ? (size_t)(equals - word) : strlen(word), n = 0;
-        bool found = false;
-        for (const char *const *k = j->method->settings; k && *k && n < ARRAY_LEN(known); k++)
-            known[n++] = *k;
-        for (const char *const *k = common_settings; *k && n < ARRAY_LEN(known); k++)
-            known[n++] = *k;
-        for (size_t k = 0; k < n; k++)
-            found |= strlen(known[k]) == len && strncmp(word, known[k], len) == 0;
-        if (found && equals)
-            continue;
-        struct text list = { 0 };
-        for (size_t k = 0; k < n; k++)
-            text_printf(&list, "%s%s", k ? ", " : "", known[k]);
-        fail(err, STATUS_USAGE, "--set %s: expected KEY=VALUE with a key that %s has: %s", word, j->method->info.name, text_str(&list));
-        text_free(&list);
-        return false;
+    for (const char *const *s = j->o->settings; s && *s; s++) {
+        size_t n = strcspn(*s, "=");
+        const struct quantizer_setting *row = setting_row(j, *s, n);
+        const char *value = *s + n + 1;
+        double x;
+        if (!(*s)[n])
+            return fail(err, STATUS_USAGE, "setting %s: expected KEY=VALUE", *s);
+        if (!row)
+            return unknown_setting(j, *s, err);
+        if (row->words && word_index(row->words, value) < 0)
+            return fail(err, STATUS_USAGE, "setting %s: expected one of %s", *s, row->words);
+        if (!row->words && !parse_double(value, row->lo, row->hi, &x))
+            return fail(err, STATUS_USAGE, "setting %s: expected a number from %g to %g", *s, row->lo, row->hi);
     }
     return true;
 }
@@ -170,10 +219,10 @@ static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf
  * same. */
 static bool blocks_fit(const struct tensor *t, bool affine)
 {
-    const struct block_i4m *b = t->data;
-    for (uint64_t i = 0; i < t->bytes / sizeof *b; i++) {
-        bool d = f16_to_f32(f32_to_f16(b[i].d)) == b[i].d, m = f16_to_f32(f32_to_f16(b[i].m)) == b[i].m;
-        if (!d || !(affine ? m : b[i].m == -8 * b[i].d))
+    for (int64_t i = 0, n = t->cols / 32; i < n * t->rows * t->mats; i++) {
+        const struct block_i4m *b = (const struct block_i4m *)(const void *)tensor_at(t, i / n / t->rows, i / n % t->rows) + i % n;
+        bool d = f16_to_f32(f32_to_f16(b->d)) == b->d, m = f16_to_f32(f32_to_f16(b->m)) == b->m;
+        if (!d || !(affine ? m : b->m == -8 * b->d))
             return false;
     }
     return true;
@@ -398,7 +447,7 @@ static bool run(struct job *j, const char *out, struct error *err)
     bool gguf = str_ends(out, ".gguf");
     *j->report = (struct quantize_report){ 0 };
     j->out_path = out;
-    bool ok = check_settings(j, err) && check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+    bool ok = check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
               (!j->method->prepare || j->method->prepare(j, err)) && job_commit(j, err) && fill_report(j, out, started, err);
     job_close(j);
@@ -411,7 +460,7 @@ bool quantize_model(const struct model *m, const char *out, const struct quantiz
                     struct quantize_report *report, struct error *err)
 {
     struct job j = { .model = m, .o = o, .report = report };
-    if (!find_method(&j, o->method, err))
+    if (!find_method(&j, o->method, err) || !check_settings(&j, err))
         return false;
     if (model_is_quantized(m)) {
         if (!o->requantize)
@@ -429,5 +478,7 @@ bool convert_model(const struct model *m, const char *out, const char *recipe, c
     struct job j = { .model = m, .o = o, .report = report, .method = method_convert, .format = recipe };
     if (recipe && !(j.recipe = recipe_find(recipe)))
         return fail(err, STATUS_USAGE, "no recipe %s; `qdelta list methods` names them", recipe);
+    if (!check_settings(&j, err))
+        return false;
     return run(&j, out, err) || fail_in(err, "convert %s", m->path);
 }

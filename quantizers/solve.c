@@ -13,8 +13,8 @@
 
 const struct solve_kernels *solve_best(void)
 {
-    const struct linear_kernels *l = linear_best();
 #if defined(__x86_64__)
+    const struct linear_kernels *l = linear_best();
     if (l == &linear_avx512)
         return &solve_avx512;
     if (l == &linear_avx2)
@@ -230,13 +230,13 @@ static void fill_drift_rows(void *ctx, int block, int thread)
         const double *from = x->hessian->drift + (size_t)i * x->hessian->ld;
         float *to = x->drift + tiled_at(x->cols, i, 0);
         for (int j = 0; j < x->cols; j++)
-            to[j / STRIP * DEPTH * STRIP + j % STRIP] = (float)(x->o->drift * from[j]);
+            to[j / STRIP * DEPTH * STRIP + j % STRIP] = (float)from[j];
     }
 }
 
 static bool fill_drift(struct matrix *x, struct pool *pool, struct error *err)
 {
-    if (!x->hessian->drift || x->o->drift == 0 || !(x->lambda > 0))
+    if (!x->hessian->drift || !x->o->drift || !(x->lambda > 0))
         return true;
     x->drift = mem_new_aligned((size_t)x->cols * (size_t)x->cols, sizeof *x->drift, err);
     if (x->drift)

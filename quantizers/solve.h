@@ -77,13 +77,13 @@ struct solve_options {
     bool act_order;
     bool plain_too;             /* fill plain_loss */
     double shrink;              /* share taken off the correlations, the entries off the diagonal of H */
-    double drift;               /* share of the inputs' drift to make up for; 0, or H without drift: none */
+    bool drift;                 /* make up for the inputs' drift, where H has it */
 };
 /* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
  * bytes [rows] blocks of format f. */
 void round_rows_plain(enum format_id f, const char *format_name, const float *w, int rows, int cols, const float *importance,
                       struct pool *pool, uint8_t *bytes);
-/* w [rows][cols] row-major, H finished.  With drift D (H's, times the share) the weights to be met are not w but
+/* w [rows][cols] row-major, H finished.  With drift D (H's) the weights to be met are not w but
  * w + w D (H + damp)^-1, which come closest to the outputs that w has for the inputs wanted: quantization.md 2.2,
  * GPTAQ, and 2.3, Qronos. */
 bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, const struct hessian *h,

@@ -47,7 +47,7 @@ static bool repack_row(const struct part *p, int64_t row, uint8_t *out)
     const struct tensor *t = p->source;
     if (t->format != FORMAT_I4M || (p->to != FORMAT_Q4_0 && p->to != FORMAT_Q4_1))
         return false;
-    const struct block_i4m *b = (const struct block_i4m *)t->data + row * (t->cols / 32);
+    const struct block_i4m *b = (const void *)tensor_at(t, row / t->rows, row % t->rows);
     for (int64_t i = 0; i < t->cols / 32; i++) {
         struct block_q4_1 q = { f32_to_f16(b[i].d), f32_to_f16(b[i].m), { 0 } };
         int head = p->to == FORMAT_Q4_0 ? 2 : 4;
@@ -140,10 +140,10 @@ static bool stream_rounded(const struct job *j, struct part *p, sink put, void *
 }
 
 /* Bytes that exist already, rows permuted where the rotary layout changes. */
-static bool stream_bytes(const struct part *p, const uint8_t *bytes, sink put, void *ctx, struct error *err)
+static bool stream_bytes(const struct part *p, const uint8_t *bytes, int64_t mats, sink put, void *ctx, struct error *err)
 {
     const struct tensor *t = p->source;
-    uint64_t row_bytes = (uint64_t)format_row_bytes(p->to, t->cols), rows = (uint64_t)(t->rows * t->mats);
+    uint64_t row_bytes = (uint64_t)format_row_bytes(p->to, t->cols), rows = (uint64_t)(t->rows * mats);
     if (!p->head_size)
         return put(ctx, bytes, rows * row_bytes, err);
     for (uint64_t r = 0; r < rows; r++)
@@ -157,12 +157,15 @@ static bool finite_source(const struct job *j, const struct part *p, struct erro
 static bool stream_part(const struct job *j, struct part *p, sink put, void *ctx, struct error *err)
 {
     if (p->data)
-        return stream_bytes(p, p->data, put, ctx, err);
+        return stream_bytes(p, p->data, p->source->mats, put, ctx, err);
     if (!same_bytes(p))
         return stream_rounded(j, p, put, ctx, err);
     if (!p->method)
         p->method = "copy";
-    return finite_source(j, p, err) && stream_bytes(p, p->source->data, put, ctx, err);
+    bool ok = finite_source(j, p, err);
+    for (int64_t m = 0; ok && m < p->source->mats; m++)
+        ok = stream_bytes(p, tensor_at(p->source, m, 0), 1, put, ctx, err);
+    return ok;
 }
 
 /* A copied tensor is looked at too: a NaN in a norm ruins the model as surely as one in a matrix. */

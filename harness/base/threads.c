@@ -3,22 +3,29 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "memory.h"
 
+/* A round is one call of pool_run.  The ticket holds its number above and the next job below; a job is taken by
+ * raising the ticket, so a thread that wakes late finds nothing left and nobody waits for it.  Between rounds the
+ * ticket is closed (odd numbers, no job): whoever still reads the last round's job cannot take one of the next. */
 struct pool {
     int threads;
+    atomic_int in_use;          /* threads that take jobs */
     pthread_t *others;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    void (*job)(void *, int, int);
-    void *ctx;
-    int jobs;
-    atomic_int next, busy;      /* next job; helpers that have not finished this round */
-    _Atomic unsigned long round;
-    bool stop;
+    _Atomic uint64_t ticket;
+    void (*_Atomic job)(void *, int, int);
+    void *_Atomic ctx;
+    atomic_int jobs, finished;  /* of this round */
+    atomic_int asleep;          /* helpers that must be woken */
+    atomic_bool waiting;        /* the caller must be woken */
+    atomic_bool stop;
 };
 
 struct start {
@@ -26,11 +33,11 @@ struct start {
     int thread;
 };
 
-/* Jobs of a forward pass follow each other within microseconds; spinning for some 20 us before sleeping
+/* Jobs of a forward pass follow each other within microseconds; watching for the next round that long before sleeping
  * saves two wake-ups for each of them, and costs little where the processor is shared. */
-enum { SPINS = 400 };
+enum { SPIN_NS = 50 * 1000, PAUSES = 16 };
 
-static void spin_once(void)
+static void pause_once(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -39,10 +46,73 @@ static void spin_once(void)
 #endif
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static uint32_t round_of(uint64_t ticket)
+{
+    return (uint32_t)(ticket >> 32);
+}
+
+/* Has a round begun that the helper has not seen? */
+static bool begun(struct pool *p, uint32_t seen)
+{
+    uint32_t round = round_of(atomic_load(&p->ticket));
+    return (round != seen && round % 2 == 0) || atomic_load(&p->stop);
+}
+
+static bool finished(struct pool *p, uint32_t unused)
+{
+    (void)unused;
+    return atomic_load(&p->finished) == atomic_load(&p->jobs);
+}
+
+static bool spin(struct pool *p, bool (*ready)(struct pool *, uint32_t), uint32_t seen)
+{
+    int64_t end = 0;
+    do {
+        for (int i = 0; i < PAUSES; i++) {
+            if (ready(p, seen))
+                return true;
+            pause_once();
+        }
+        end = end ? end : now_ns() + SPIN_NS;
+    } while (now_ns() < end);
+    return false;
+}
+
+/* Take jobs of the running round until there are none. */
 static void work(struct pool *p, int thread)
 {
-    for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->jobs;)
-        p->job(p->ctx, i, thread);
+    int did = 0;
+    uint64_t t = atomic_load(&p->ticket);
+    for (;;) {
+        void (*job)(void *, int, int) = atomic_load(&p->job);
+        void *ctx = atomic_load(&p->ctx);
+        if ((uint32_t)t >= (uint32_t)atomic_load(&p->jobs))
+            break;
+        if (!atomic_compare_exchange_strong(&p->ticket, &t, t + 1))
+            continue;
+        job(ctx, (int)(uint32_t)t, thread);
+        did++;
+        t = atomic_load(&p->ticket);
+    }
+    if (did)
+        atomic_fetch_add(&p->finished, did);
+}
+
+static void sleep_until_round(struct pool *p, uint32_t seen)
+{
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->asleep, 1);
+    while (!begun(p, seen))
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->asleep, 1);
+    pthread_mutex_unlock(&p->lock);
 }
 
 static void *thread_main(void *arg)
@@ -50,20 +120,15 @@ static void *thread_main(void *arg)
     struct start s = *(struct start *)arg;
     free(arg);
     struct pool *p = s.pool;
-    unsigned long seen = 0;
-    for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&p->round, memory_order_acquire) == seen; i++)
-            spin_once();
-        pthread_mutex_lock(&p->lock);
-        while (atomic_load(&p->round) == seen && !p->stop)
-            pthread_cond_wait(&p->wake, &p->lock);
-        seen = atomic_load(&p->round);
-        bool stop = p->stop;
-        pthread_mutex_unlock(&p->lock);
-        if (stop)
+    for (uint32_t seen = 0;;) {
+        if (!spin(p, begun, seen))
+            sleep_until_round(p, seen);
+        if (atomic_load(&p->stop))
             return NULL;
-        work(p, s.thread);
-        if (atomic_fetch_sub(&p->busy, 1) == 1) {
+        seen = round_of(atomic_load(&p->ticket));
+        if (s.thread < atomic_load(&p->in_use))
+            work(p, s.thread);
+        if (atomic_load(&p->waiting) && finished(p, 0)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
             pthread_mutex_unlock(&p->lock);
@@ -107,6 +172,7 @@ bool pool_open(struct pool **out, int threads, struct error *err)
         pool_close(p);
         return false;
     }
+    pool_use(p, p->threads);
     *out = p;
     return true;
 }
@@ -116,7 +182,7 @@ void pool_close(struct pool *p)
     if (!p)
         return;
     pthread_mutex_lock(&p->lock);
-    p->stop = true;
+    atomic_store(&p->stop, true);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     for (int i = 0; i + 1 < p->threads; i++)
@@ -130,32 +196,45 @@ void pool_close(struct pool *p)
 
 int pool_threads(const struct pool *p)
 {
-    return p ? p->threads : 1;
+    return p ? atomic_load(&p->in_use) : 1;
+}
+
+void pool_use(struct pool *p, int n)
+{
+    atomic_store(&p->in_use, n);
+}
+
+static void round_begin(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx)
+{
+    uint32_t round = round_of(atomic_load(&p->ticket)) + 1;
+    atomic_store(&p->ticket, (uint64_t)round << 32 | UINT32_MAX);
+    atomic_store(&p->job, job);
+    atomic_store(&p->ctx, ctx);
+    atomic_store(&p->finished, 0);
+    atomic_store(&p->jobs, jobs);
+    atomic_store(&p->ticket, (uint64_t)(round + 1) << 32);
+    if (!atomic_load(&p->asleep))
+        return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
 }
 
 void pool_run(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx)
 {
-    if (!p || p->threads == 1 || jobs <= 1) {
+    if (pool_threads(p) == 1 || jobs <= 1) {
         for (int i = 0; i < jobs; i++)
             job(ctx, i, 0);
         return;
     }
-    pthread_mutex_lock(&p->lock);
-    p->job = job;
-    p->ctx = ctx;
-    p->jobs = jobs;
-    atomic_store(&p->busy, p->threads - 1);
-    atomic_store(&p->next, 0);
-    atomic_fetch_add(&p->round, 1);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    round_begin(p, jobs, job, ctx);
     work(p, 0);
-    for (int i = 0; i < SPINS && atomic_load_explicit(&p->busy, memory_order_acquire); i++)
-        spin_once();
-    if (!atomic_load(&p->busy))
+    if (spin(p, finished, 0))
         return;
     pthread_mutex_lock(&p->lock);
-    while (atomic_load(&p->busy))
+    atomic_store(&p->waiting, true);
+    while (!finished(p, 0))
         pthread_cond_wait(&p->done, &p->lock);
+    atomic_store(&p->waiting, false);
     pthread_mutex_unlock(&p->lock);
 }

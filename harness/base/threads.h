@@ -14,7 +14,8 @@ struct pool;
 /* threads <= 0: one for each online CPU.  The caller's thread is one of them. */
 bool pool_open(struct pool **out, int threads, struct error *err);
 void pool_close(struct pool *p);            /* fine on NULL */
-int pool_threads(const struct pool *p);     /* 1 for NULL */
+int pool_threads(const struct pool *p);     /* in use; 1 for NULL */
+void pool_use(struct pool *p, int n);       /* from now on the first n threads take jobs, 1 <= n <= those opened */
 
 /* Call job(ctx, i, thread) once for each i in [0, jobs), thread in [0, pool_threads); returns when all
  * are done.  Not reentrant.  p NULL: runs them here in order. */

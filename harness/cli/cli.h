@@ -21,7 +21,7 @@ struct word_list {
 };
 
 struct settings {                   /* the field column of the option rows */
-    struct word_list models, tasks, rest;
+    struct word_list models, tasks, rest, only;
     const char *db, *data, *mode, *chat, *act, *kernels, *shard, *base, *task, *out, *baseline, *candidate,
         *method, *calib, *recipe, *against, *text, *file, *prompt, *shape, *ids_file, *imatrix_in, *imatrix_out, *system, *tag;
     int64_t shots, limit, threads, seed, max_flips, ctx, count, seq, layers, repeats, batch, batch_items, width,

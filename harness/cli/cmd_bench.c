@@ -1,107 +1,26 @@
-/* bench: tokens/s of prefill, decode and batched decode, beside the peaks of this machine that bound them. */
-#include "cli/cli.h"
+/* bench: tokens/s of prefill, decode, batches and whole tasks, beside the peaks of this machine that bound them. */
+#include "cli/bench.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- random weights for a shape ---- */
-
-enum { PATTERN_ROWS = 16 };
-
-/* Roughly normal, deterministic: the sum of four uniforms. */
-static float noise(uint64_t seed, uint64_t i)
-{
-    double sum = 0;
-    for (uint64_t k = 0; k < 4; k++)
-        sum += random_unit_at(seed, 4 * i + k);
-    return (float)((sum - 2) * 0.04);
-}
-
-/* A few quantized rows repeated over the tensor: right block contents, distinct memory for every tensor. */
-static bool fill_tensor(struct tensor *t, uint64_t seed, struct error *err)
-{
-    int64_t row_bytes = format_row_bytes(t->format, t->cols), rows = t->rows * t->mats;
-    float *x = mem_new((size_t)t->cols, sizeof *x, err);
-    char *data = x ? mem_new_aligned((size_t)rows, (size_t)row_bytes, err) : NULL;
-    bool ok = data != NULL, norm = t->rows == 1;
-    for (int64_t r = 0; ok && r < rows; r++) {
-        if (r >= PATTERN_ROWS) {
-            memcpy(data + r * row_bytes, data + r % PATTERN_ROWS * row_bytes, (size_t)row_bytes);
-            continue;
-        }
-        for (int64_t i = 0; i < t->cols; i++)
-            x[i] = norm ? 1 + noise(seed, (uint64_t)i) : noise(seed + (uint64_t)r, (uint64_t)i);
-        ok = quantize_row(t->format, x, NULL, data + r * row_bytes, t->cols) ||
-             fail(err, STATUS_UNSUPPORTED, "--shape: no weights can be made in format %s", formats[t->format].name);
-    }
-    free(x);
-    t->data = data;
-    return ok;
-}
-
-static void free_weights(struct model *m)
-{
-    for (int i = 0; i < m->n_tensors; i++) {
-        free((void *)(uintptr_t)m->tensors[i].data);
-        m->tensors[i].data = NULL;
-    }
-}
-
-/* Layer of "blk.12.attn_q.weight", or -1. */
-static int layer_of(const char *tensor)
-{
-    int layer;
-    return sscanf(tensor, "blk.%d.", &layer) == 1 ? layer : -1;
-}
-
-/* Tensors with a part for every layer follow a cut. */
-static void cut_tensor(const struct model_config *c, struct tensor *t)
-{
-    int64_t wide = (int64_t)c->n_layers * c->ple_size;
-    if (strcmp(t->name, "per_layer_token_embd.weight") == 0)
-        t->cols = wide;
-    else if (strcmp(t->name, "per_layer_model_proj.weight") == 0)
-        t->rows = wide;
-    else
-        return;
-    t->bytes = (uint64_t)t->rows * (uint64_t)format_row_bytes(t->format, t->cols);
-}
-
-static bool open_shape(struct model *m, const struct settings *s, struct error *err)
-{
-    char *name = str_dup(s->shape, err), *colon = name ? strchr(name, ':') : NULL;
-    if (colon)
-        *colon = '\0';
-    bool ok = name && model_shape(m, name, colon ? colon + 1 : "google-q4_0", err);
-    if (ok && s->layers && s->layers < m->config.n_layers)
-        m->config.n_layers = (int)s->layers;
-    for (int i = 0; ok && i < m->n_tensors; i++)
-        cut_tensor(&m->config, &m->tensors[i]);
-    for (int i = 0; ok && i < m->n_tensors; i++)
-        if (layer_of(m->tensors[i].name) < m->config.n_layers)
-            ok = fill_tensor(&m->tensors[i], 1000 * (uint64_t)i, err);
-    free(name);
-    return ok;
-}
-
 /* ---- what a token costs ---- */
 
-struct work {
+struct cost {
     double matrix_weights, head_weights;        /* multiplied for each token; for each row of logits */
     double matrix_bytes, head_bytes;            /* read for one decoded token */
     bool integer;
 };
 
-static struct work work_of(const struct model *m)
+static struct cost cost_of(const struct model *m)
 {
-    struct work w = { 0 };
+    struct cost w = { 0 };
     const char *head = m->config.tied_output ? "token_embd.weight" : "output.weight";
     for (int i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
         double weights = (double)t->cols * (double)t->rows, bytes = (double)t->bytes / (double)t->mats, used = 1;
-        if (!t->data || t->rows <= 1 || strcmp(t->name, "per_layer_token_embd.weight") == 0)
+        if ((!t->data && !t->parts) || t->rows <= 1 || strcmp(t->name, "per_layer_token_embd.weight") == 0)
             continue;
         if (strcmp(t->name, head) == 0) {
             w.head_weights = weights;
@@ -119,87 +38,50 @@ static struct work work_of(const struct model *m)
     return w;
 }
 
-/* ---- measuring ---- */
+/* ---- one work, timed ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
+enum { DECODE_STEPS = 16, DECODE_START = 32, WIDEST = 32, ITEMS = 32, ITEM_TOKENS = 64, ITEM_PREFIX = 256, LONGEST = 2048,
+       MOST_REPEATS = 64, PEAK_WINDOWS = 16 };
 
 struct bench {
     const struct settings *s;
     const struct model *m;
     struct engine *e;
-    struct work work;
-    struct machine_peaks peaks;
-    double peak_ops;            /* G operations/s of the unit that prefill uses */
-    const char *peak_name;
-    float *logits;
-    int32_t *ids;
-    struct table *table;
-    cJSON *rows;
+    struct cost cost;
+    struct peak_meter *meter;
+    enum peak unit;             /* of the matrix products */
+    float *logits;              /* [WIDEST][vocab] */
+    int32_t *ids;               /* random, [longest prefill + WIDEST] */
+    struct bench_results results;
 };
 
-static void add_row(struct bench *b, const char *what, double tokens_s, double share, const char *bound)
-{
-    if (b->rows) {
-        cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "model", b->m->label);
-        cJSON_AddStringToObject(o, "work", what);
-        cJSON_AddNumberToObject(o, "tokens_per_second", tokens_s);
-        cJSON_AddNumberToObject(o, "share_of_peak", share);
-        cJSON_AddStringToObject(o, "bound_by", bound);
-        cJSON_AddItemToArray(b->rows, o);
-        return;
-    }
-    table_cell(b->table, "%s", b->m->label);
-    table_cell(b->table, "%s", what);
-    table_cell(b->table, "%.2f", tokens_s);
-    table_cell(b->table, "%.1f %%", 100 * share);
-    table_cell(b->table, "%s", bound);
-}
+struct timed {                  /* what a work did */
+    double seconds, tokens, items, rows /* of logits */, passes /* readings of all matrices */;
+};
 
-/* Seconds for one prefill of n tokens in a fresh sequence, logits of the last. */
-static bool time_prefill(struct bench *b, int n, double *seconds, struct error *err)
+/* n tokens in a fresh sequence, logits of the last. */
+static bool prefill(struct bench *b, int n, struct timed *t, struct error *err)
 {
     struct seq *seq = NULL;
     bool ok = seq_open(&seq, b->e, NULL, err);
     struct span span = { seq, b->ids, n, n - 1 };
     int64_t start = clock_ns();
     ok = ok && engine_forward(b->e, &span, 1, b->logits, err);
-    *seconds = (double)(clock_ns() - start) / 1e9;
+    *t = (struct timed){ .seconds = (double)(clock_ns() - start) / 1e9, .tokens = n, .rows = 1, .passes = (n + 511) / 512 };
     seq_close(seq);
     return ok;
 }
 
-static bool bench_prefill(struct bench *b, int n, struct error *err)
+static bool prefill_one_thread(struct bench *b, int n, struct timed *t, struct error *err)
 {
-    double times[64], s;
-    int repeats = b->s->repeats < 64 ? (int)b->s->repeats : 64;
-    if (n > b->m->config.context)
-        return true;
-    if (!time_prefill(b, n < 32 ? n : 32, &s, err))
-        return false;
-    for (int r = 0; r < repeats; r++)
-        if (!time_prefill(b, n, &times[r], err))
-            return false;
-    double t = median(times, repeats), ops = 2 * (b->work.matrix_weights * n + b->work.head_weights) / 1e9;
-    char what[32];
-    snprintf(what, sizeof what, "prefill %d", n);
-    add_row(b, what, n / t, ops / t / b->peak_ops, b->peak_name);
-    return true;
+    int threads = engine_threads(b->e);
+    engine_use_threads(b->e, 1);
+    bool ok = prefill(b, n, t, err);
+    engine_use_threads(b->e, threads);
+    return ok;
 }
 
-enum { DECODE_STEPS = 16, DECODE_START = 32, WIDEST = 32 };
-
-static bool decode_steps(struct bench *b, struct seq **seqs, int width, double *seconds, struct error *err)
+static bool decode_steps(struct bench *b, struct seq **seqs, int width, struct timed *t, struct error *err)
 {
     struct span spans[WIDEST];
     for (int i = 0; i < width; i++)
@@ -213,58 +95,230 @@ static bool decode_steps(struct bench *b, struct seq **seqs, int width, double *
         if (!engine_forward(b->e, spans, width, b->logits, err))
             return false;
     }
-    *seconds = (double)(clock_ns() - start) / 1e9;
+    double n = (double)width * DECODE_STEPS;
+    *t = (struct timed){ .seconds = (double)(clock_ns() - start) / 1e9, .tokens = n, .rows = n, .passes = DECODE_STEPS };
     return true;
 }
 
-static bool time_decode(struct bench *b, int width, double *seconds, struct error *err)
+static bool decode(struct bench *b, int width, struct timed *t, struct error *err)
 {
     struct seq *seqs[WIDEST] = { 0 };
     bool ok = true;
     for (int i = 0; ok && i < width; i++)
         ok = seq_open(&seqs[i], b->e, NULL, err);
-    ok = ok && decode_steps(b, seqs, width, seconds, err);
+    ok = ok && decode_steps(b, seqs, width, t, err);
     for (int i = 0; i < width; i++)
         seq_close(seqs[i]);
     return ok;
 }
 
-static bool bench_decode(struct bench *b, int width, struct error *err)
+/* Multiple choice by letter: a prefix computed once, items on it, one row of logits each. */
+static bool choice_items(struct bench *b, int items, struct timed *t, struct error *err)
 {
-    double times[64];
-    int repeats = b->s->repeats < 64 ? (int)b->s->repeats : 64;
-    if (DECODE_START + DECODE_STEPS > b->m->config.context)
-        return true;
-    for (int r = 0; r < repeats; r++)
-        if (!time_decode(b, width, &times[r], err))
-            return false;
-    double t = median(times, repeats) / DECODE_STEPS;
-    double read = (b->work.matrix_bytes + b->work.head_bytes) / 1e9 / t / b->peaks.read_gbs;
-    double ops = 2 * width * (b->work.matrix_weights + b->work.head_weights) / 1e9 / t / b->peak_ops;
-    char what[32];
-    snprintf(what, sizeof what, width == 1 ? "decode" : "decode x %d", width);
-    add_row(b, what, width / t, read > ops ? read : ops, read > ops ? "read" : b->peak_name);
+    struct seq *prefix = NULL, *seqs[ITEMS] = { 0 };
+    struct span spans[ITEMS], first = { NULL, b->ids, ITEM_PREFIX, ITEM_PREFIX };
+    int64_t start = clock_ns();
+    bool ok = seq_open(&prefix, b->e, NULL, err);
+    first.seq = prefix;
+    ok = ok && engine_forward(b->e, &first, 1, b->logits, err);
+    for (int i = 0; ok && i < items; i++) {
+        ok = seq_open(&seqs[i], b->e, prefix, err);
+        spans[i] = (struct span){ seqs[i], b->ids + ITEM_PREFIX + i, ITEM_TOKENS, ITEM_TOKENS - 1 };
+    }
+    ok = ok && engine_forward(b->e, spans, items, b->logits, err);
+    double tokens = ITEM_PREFIX + (double)items * ITEM_TOKENS;
+    *t = (struct timed){ .seconds = (double)(clock_ns() - start) / 1e9, .tokens = tokens, .items = items, .rows = items,
+                         .passes = tokens / 512 };
+    for (int i = 0; i < ITEMS; i++)
+        seq_close(seqs[i]);
+    seq_close(prefix);
+    return ok;
+}
+
+/* ---- rows ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+static struct bench_row *row_new(struct bench *b, const char *work, struct error *err)
+{
+    struct bench_results *r = &b->results;
+    if (!mem_grow(&r->rows, &r->cap, r->n + 1, sizeof *r->rows, err))
+        return NULL;
+    struct bench_row *row = &r->rows[r->n++];
+    *row = (struct bench_row){ 0 };
+    snprintf(row->model, sizeof row->model, "%s", b->m->label);
+    snprintf(row->work, sizeof row->work, "%s", work);
+    return row;
+}
+
+struct work_kind {
+    const char *group, *name;   /* group: the word of --only */
+    int n;
+    bool (*run)(struct bench *b, int n, struct timed *t, struct error *err);
+    int tokens;                 /* context it needs */
+    bool one_thread;            /* compared with a peak of one thread */
+};
+
+/* Operations and bytes of t, each as a share of its peak; the larger is what bounds. */
+static double share_of(const struct bench *b, const struct timed *t, const double *peaks, const char **bound)
+{
+    double ops = 2 * (b->cost.matrix_weights * t->tokens + b->cost.head_weights * t->rows) / 1e9 / t->seconds / peaks[b->unit];
+    double read = t->passes * (b->cost.matrix_bytes + b->cost.head_bytes) / 1e9 / t->seconds / peaks[PEAK_READ];
+    *bound = peak_names[read > ops ? PEAK_READ : b->unit];
+    return read > ops ? read : ops;
+}
+
+/* Mean of the peaks before and after: what the machine gave meanwhile. */
+static bool time_once(struct bench *b, const struct work_kind *w, struct timed *t, double *share, const char **bound, struct error *err)
+{
+    enum peak which[] = { b->unit, PEAK_READ };
+    double peaks[PEAK_COUNT] = { 0 };
+    for (int i = 0; i < 2; i++)
+        peaks[which[i]] = peak_rate(b->meter, which[i], w->one_thread, PEAK_WINDOWS) / 2;
+    if (!w->run(b, w->n, t, err))
+        return false;
+    for (int i = 0; i < 2; i++)
+        peaks[which[i]] += peak_rate(b->meter, which[i], w->one_thread, PEAK_WINDOWS) / 2;
+    *share = share_of(b, t, peaks, bound);
     return true;
 }
 
+static bool bench_work(struct bench *b, const struct work_kind *w, struct error *err)
+{
+    double rates[MOST_REPEATS], shares[MOST_REPEATS], items = 0;
+    int repeats = b->s->repeats < MOST_REPEATS ? (int)b->s->repeats : MOST_REPEATS;
+    const char *bound = "";
+    if (w->tokens > b->m->config.context)
+        return true;
+    for (int r = 0; r < repeats; r++) {
+        struct timed t;
+        if (!time_once(b, w, &t, &shares[r], &bound, err))
+            return false;
+        rates[r] = t.tokens / t.seconds;
+        items = t.items / t.tokens;
+    }
+    struct bench_row *row = row_new(b, w->name, err);
+    if (!row)
+        return false;
+    row->tokens_s = median(rates, repeats);
+    row->items_s = items * row->tokens_s;
+    row->share = median(shares, repeats);
+    snprintf(row->bound, sizeof row->bound, "%s", bound);
+    return true;
+}
+
+static bool chosen(const struct settings *s, const char *group)
+{
+    for (size_t i = 0; i < s->only.n; i++)
+        if (strcmp(s->only.words[i], group) == 0)
+            return true;
+    return s->only.n == 0;
+}
+
+static const struct work_kind kinds[] = {
+    { "prefill", "prefill 64",           64,   prefill, 64, false },
+    { "prefill", "prefill 512",          512,  prefill, 512, false },
+    { "prefill", "prefill 2048",         2048, prefill, 2048, false },
+    { "threads", "prefill 512, 1 thread", 512, prefill_one_thread, 512, true },
+    { "decode",  "decode",               1,    decode, DECODE_START + DECODE_STEPS, false },
+    { "batches", "decode x 4",           4,    decode, DECODE_START + DECODE_STEPS, false },
+    { "batches", "decode x 16",          16,   decode, DECODE_START + DECODE_STEPS, false },
+    { "batches", "decode x 32",          32,   decode, DECODE_START + DECODE_STEPS, false },
+    { "items",   "choice items",         ITEMS, choice_items, ITEM_PREFIX + ITEM_TOKENS, false },
+};
+
+static bool bench_kinds(struct bench *b, struct error *err)
+{
+    int length = (int)b->s->prompt_tokens;
+    char name[32];
+    snprintf(name, sizeof name, "prefill %d", length);
+    const struct work_kind own = { "prefill", name, length, prefill, length, false };
+    if (length && !bench_work(b, &own, err))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (chosen(b->s, kinds[i].group) && !(length && kinds[i].run == prefill) && !bench_work(b, &kinds[i], err))
+            return false;
+    return true;
+}
+
+/* ---- real tasks ---- */
+
+struct counted {
+    int items;
+    int64_t prompt_tokens, new_tokens;
+};
+
+static bool count_item(void *ctx, const struct item_row *row, struct error *err)
+{
+    struct counted *c = ctx;
+    (void)row;
+    (void)err;
+    c->items++;
+    return true;
+}
+
+static void count_tokens(void *ctx, int done, int total, int64_t prompt_tokens, int64_t new_tokens)
+{
+    struct counted *c = ctx;
+    (void)done;
+    (void)total;
+    c->prompt_tokens = prompt_tokens;
+    c->new_tokens = new_tokens;
+}
+
+/* The task as `run` asks it, nothing stored; tokens are those computed, a shared prefix once. */
+static bool bench_task(struct bench *b, const char *name, struct error *err)
+{
+    struct task_options to;
+    struct task *task = NULL;
+    struct counted c = { 0 };
+    struct eval_options eo = { .share_prefixes = true };
+    struct eval_sink sink = { .item = count_item, .progress = count_tokens, .ctx = &c };
+    if (!task_options_of(b->s, &to, err) || !task_open(&task, name, &to, err))
+        return false;
+    double peak = peak_rate(b->meter, b->unit, 0, PEAK_WINDOWS) / 2;
+    int64_t start = clock_ns();
+    bool ok = eval_run(b->e, b->m, task, &eo, &sink, err);
+    struct timed t = { .seconds = (double)(clock_ns() - start) / 1e9, .tokens = (double)(c.prompt_tokens + c.new_tokens), .items = c.items };
+    peak += peak_rate(b->meter, b->unit, 0, PEAK_WINDOWS) / 2;
+    struct bench_row *row = ok ? row_new(b, task_name(task), err) : NULL;
+    if (row) {
+        row->tokens_s = t.tokens / t.seconds;
+        row->items_s = t.items / t.seconds;
+        row->share = 2 * b->cost.matrix_weights * row->tokens_s / 1e9 / peak;
+        snprintf(row->bound, sizeof row->bound, "%s", peak_names[b->unit]);
+        note(b->s, "%s on %s: %d items, %.0f tokens computed", b->m->label, task_name(task), c.items, t.tokens);
+    }
+    task_close(task);
+    return row != NULL;
+}
+
+/* ---- models ---- */
+
 static bool bench_all(struct bench *b, struct error *err)
 {
-    static const int prefills[] = { 64, 512, 2048 }, widths[] = { 1, 4, 16, 32 };
     size_t vocab = (size_t)b->m->config.vocab;
-    int longest = b->s->prompt_tokens > 2048 ? (int)b->s->prompt_tokens : 2048;
+    int longest = b->s->prompt_tokens > LONGEST ? (int)b->s->prompt_tokens : LONGEST;
+    struct timed warm_up;
     b->logits = mem_new(WIDEST * vocab, sizeof *b->logits, err);
     b->ids = mem_new((size_t)longest + WIDEST, sizeof *b->ids, err);
     if (!b->logits || !b->ids)
         return false;
     for (int i = 0; i < longest + WIDEST; i++)
         b->ids[i] = (int32_t)(random_at(1, (uint64_t)i) % vocab);
-    bool ok = true;
-    if (b->s->prompt_tokens)
-        ok = bench_prefill(b, (int)b->s->prompt_tokens, err);
-    for (size_t i = 0; ok && i < ARRAY_LEN(prefills) && !b->s->prompt_tokens; i++)
-        ok = bench_prefill(b, prefills[i], err);
-    for (size_t i = 0; ok && i < ARRAY_LEN(widths); i++)
-        ok = bench_decode(b, widths[i], err);
+    bool ok = prefill(b, b->m->config.context < 32 ? b->m->config.context : 32, &warm_up, err) && bench_kinds(b, err);
+    for (size_t i = 0; ok && i < b->s->tasks.n; i++)
+        ok = bench_task(b, b->s->tasks.words[i], err);
     return ok;
 }
 
@@ -272,14 +326,13 @@ static bool bench_model(struct bench *b, struct model *m, struct error *err)
 {
     struct engine_options eo;
     b->m = m;
-    b->work = work_of(m);
+    b->cost = cost_of(m);
     int64_t start = clock_ns();
     bool ok = engine_options_of(b->s, &eo, err) && engine_open(&b->e, m, &eo, err);
     if (ok) {
-        enum act_mode act = eo.act;
-        bool integer = b->work.integer && act != ACT_F32;
-        b->peak_name = !integer ? "f32" : act == ACT_Q8 ? "int8" : "int16";
-        b->peak_ops = !integer ? b->peaks.f32_gflops : act == ACT_Q8 ? b->peaks.int8_gops : b->peaks.int16_gops;
+        b->unit = !b->cost.integer || eo.act == ACT_F32 ? PEAK_F32 : eo.act == ACT_Q8 ? PEAK_INT8 : PEAK_INT16;
+        b->results.facts.kernels = engine_kernels(b->e);
+        b->results.facts.threads = engine_threads(b->e);
         note(b->s, "%s: ready in %.2f s, %s kernels, %d threads, %.2f GB", m->label, (double)(clock_ns() - start) / 1e9,
              engine_kernels(b->e), engine_threads(b->e), (double)engine_bytes(b->e) / 1e9);
         ok = bench_all(b, err);
@@ -298,50 +351,59 @@ static bool bench_arguments(struct bench *b, struct error *err)
     struct model m = { 0 };
     bool ok = true;
     if (b->s->shape) {
-        ok = open_shape(&m, b->s, err) && bench_model(b, &m, err);
-        free_weights(&m);
-        model_close(&m);
+        ok = bench_shape_open(&m, b->s, err) && bench_model(b, &m, err);
+        bench_shape_close(&m);
     }
     for (size_t i = 0; ok && i < b->s->rest.n; i++) {
-        ok = model_open(&m, b->s->rest.words[i], false, err) && bench_model(b, &m, err);
+        ok = model_open(&m, b->s->rest.words[i], b->s->tasks.n > 0, err) && bench_model(b, &m, err);
         model_close(&m);
     }
     return ok;
 }
 
-static bool print_bench_json(struct bench *b, struct error *err)
+static void bench_peaks(struct bench *b)
 {
-    cJSON *o = cJSON_CreateObject(), *p = cJSON_AddObjectToObject(o, "peaks");
-    cJSON_AddNumberToObject(p, "int8_gops", b->peaks.int8_gops);
-    cJSON_AddNumberToObject(p, "int16_gops", b->peaks.int16_gops);
-    cJSON_AddNumberToObject(p, "f32_gflops", b->peaks.f32_gflops);
-    cJSON_AddNumberToObject(p, "read_gbs", b->peaks.read_gbs);
-    cJSON_AddItemToObject(o, "rows", b->rows);
-    return json_print(o, err);
+    for (int one = 0; one < 2; one++) {
+        double *p = b->results.facts.peaks[one];
+        for (int what = 0; what < PEAK_COUNT; what++)
+            p[what] = peak_rate(b->meter, (enum peak)what, one, 2 * PEAK_WINDOWS);
+        note(b->s, "peaks of this machine, %s: int8 %.0f GOP/s, int16 %.0f GOP/s, f32 %.0f GFLOP/s, read %.1f GB/s",
+             one ? "1 thread" : "all threads", p[PEAK_INT8], p[PEAK_INT16], p[PEAK_F32], p[PEAK_READ]);
+    }
+}
+
+static bool check_groups(const struct settings *s, struct error *err)
+{
+    for (size_t i = 0; i < s->only.n; i++) {
+        const char *names[ARRAY_LEN(kinds)], *near;
+        bool known = false;
+        for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+            names[k] = kinds[k].group;
+            known |= strcmp(names[k], s->only.words[i]) == 0;
+        }
+        near = nearest_word(s->only.words[i], names, ARRAY_LEN(names));
+        if (!known)
+            return fail(err, STATUS_USAGE, "bench: --only %s: expected prefill, threads, decode, batches or items%s%s%s", s->only.words[i],
+                        near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    }
+    return true;
 }
 
 int cmd_bench(const struct settings *s, struct error *err)
 {
-    static const char *const heads[] = { "model", "work", "tokens/s", "of peak", "bound by" };
-    struct bench b = { .s = s };
+    struct bench b = { .s = s, .results.facts.act = s->act };
     if (!s->shape && !s->rest.n)
         return fail(err, STATUS_USAGE, "bench: give MODEL.. or --shape NAME[:RECIPE] (`qdelta list models`)"), EXIT_USAGE;
-    if (!engine_measure_peaks(&b.peaks, (int)s->threads, s->kernels, err))
-        return EXIT_FAILED;
-    note(s, "peaks of this machine: int8 %.0f GOP/s, int16 %.0f GOP/s, f32 %.0f GFLOP/s, read %.1f GB/s", b.peaks.int8_gops,
-         b.peaks.int16_gops, b.peaks.f32_gflops, b.peaks.read_gbs);
-    if (s->json)
-        b.rows = cJSON_CreateArray();
-    else if (!(b.table = table_new(5, heads, "llrrl", err)))
-        return EXIT_FAILED;
-    bool ok = bench_arguments(&b, err);
-    if (ok && s->json)
-        ok = print_bench_json(&b, err);
-    else if (ok)
-        ok = table_print(b.table, stdout, err);
-    else {
-        table_free(b.table);
-        cJSON_Delete(b.rows);
-    }
+    if (s->tasks.n && s->shape)
+        return fail(err, STATUS_USAGE, "bench: --task needs text, and a shape has no tokenizer"), EXIT_USAGE;
+    if (!check_groups(s, err))
+        return EXIT_USAGE;
+    bench_machine(&b.results.facts);
+    bool ok = peak_open(&b.meter, (int)s->threads, s->kernels, err);
+    if (ok)
+        bench_peaks(&b);
+    ok = ok && bench_arguments(&b, err) && bench_print(s, &b.results, err);
+    peak_close(b.meter);
+    free(b.results.rows);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

@@ -83,7 +83,7 @@ static bool buffers_open(struct engine *e, struct error *err)
     };
     if (!allocate(e, wants, ARRAY_LEN(wants), err))
         return false;
-    int threads = pool_threads(e->pool);
+    int threads = e->n_scratch = pool_threads(e->pool);
     e->scratch = mem_new((size_t)threads, sizeof *e->scratch, err);
     for (int i = 0; e->scratch && i < threads; i++) {
         const struct want rows[] = {
@@ -106,7 +106,7 @@ static void buffers_close(struct engine *e)
                     b->logits, b->cos_sin };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         free(all[i]);
-    for (int i = 0; e->scratch && i < pool_threads(e->pool); i++) {
+    for (int i = 0; e->scratch && i < e->n_scratch; i++) {
         free(e->scratch[i].f);
         free(e->scratch[i].queries);
         free(e->scratch[i].wide);
@@ -119,7 +119,7 @@ static void buffers_close(struct engine *e)
 
 bool scratch_runs(struct engine *e, size_t n, struct error *err)
 {
-    for (int i = 0; i < pool_threads(e->pool); i++) {
+    for (int i = 0; i < e->n_scratch; i++) {
         size_t before = e->scratch[i].runs_cap;
         if (!mem_grow(&e->scratch[i].runs, &e->scratch[i].runs_cap, n, sizeof *e->scratch[i].runs, err))
             return false;
@@ -198,6 +198,11 @@ const char *engine_kernels(const struct engine *e)
 int engine_threads(const struct engine *e)
 {
     return pool_threads(e->pool);
+}
+
+void engine_use_threads(struct engine *e, int n)
+{
+    pool_use(e->pool, n);
 }
 
 uint64_t engine_bytes(const struct engine *e)

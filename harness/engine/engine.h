@@ -24,7 +24,7 @@ extern const char *const act_mode_names[ACT_COUNT];     /* "i16", "f32", "q8" */
 struct engine_options {
     enum act_mode act;
     int threads;                /* 0 = all CPUs */
-    const char *kernels;        /* "generic", "avx2", "avx512"; NULL = fastest this CPU runs */
+    const char *kernels;        /* "generic", "avx2", "neon" ..; NULL = fastest this CPU runs */
     bool in_place;              /* never repack the model's weights: multiply from the mapping */
     int batch_tokens;           /* tokens taken through the layers at once; 0 = default. Changes speed, not bits. */
 };
@@ -36,6 +36,7 @@ bool engine_open(struct engine **out, const struct model *m, const struct engine
 void engine_close(struct engine *e);                    /* fine on NULL; close its sequences first */
 const char *engine_kernels(const struct engine *e);     /* name of the set in use */
 int engine_threads(const struct engine *e);
+void engine_use_threads(struct engine *e, int n);       /* from now on n >= 1 of the threads it was opened with */
 uint64_t engine_bytes(const struct engine *e);          /* repacked weights, buffers, caches allocated now */
 
 /* A sequence: its K/V cache and length.  prefix (may be NULL) is borrowed read-only and must outlive the
@@ -131,11 +132,14 @@ bool engine_kernel_supported(const char *name);
 
 /* ---- what this machine reaches at best (peaks.c) ---- */
 
-struct machine_peaks {
-    double int8_gops, int16_gops, f32_gflops;       /* 10^9 a second; a multiplication and an addition are two */
-    double read_gbs;
-};
-/* Short loops of the set's own instructions on all threads (0 = all CPUs; kernels NULL = fastest): under a second. */
-bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *kernels, struct error *err);
+enum peak { PEAK_INT8, PEAK_INT16, PEAK_F32, PEAK_READ, PEAK_COUNT };
+extern const char *const peak_names[PEAK_COUNT];        /* "int8", "int16", "f32", "read" */
+struct peak_meter;
+/* threads 0 = all CPUs; kernels NULL = fastest.  Holds half a GiB to read from. */
+bool peak_open(struct peak_meter **out, int threads, const char *kernels, struct error *err);
+/* Best of some windows, each a fraction of a millisecond, of the set's own instructions on threads threads (0 = all): 10^9
+ * operations (a multiplication and an addition are two) or bytes a second.  Machines change under us: measure beside the work. */
+double peak_rate(struct peak_meter *m, enum peak what, int threads, int windows);
+void peak_close(struct peak_meter *m);                  /* fine on NULL */
 
 #endif

@@ -169,7 +169,8 @@ struct engine {
     struct acts a_in, a_mid;
     struct buffers b;
     struct batch batch;
-    struct scratch *scratch;    /* [threads] */
+    struct scratch *scratch;    /* [n_scratch], one a thread */
+    int n_scratch;
     uint64_t buffer_bytes, kv_bytes;
     unsigned long calls;
     const struct engine_tap *tap;

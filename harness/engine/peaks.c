@@ -6,14 +6,21 @@
 #include "engine/engine.h"
 #include "engine/kernels/set.h"
 
-enum { WINDOWS = 40, READ_BYTES = 64 << 20 };       /* a read area no cache of today holds for every thread */
+/* All threads' areas together are more than caches of today hold: the figure is the memory's. */
+enum { AREA_BYTES = 512 << 20, LEAST_AREA = 16 << 20, READ_STEP = 4 << 20 };
 
-struct peak_job {
+const char *const peak_names[PEAK_COUNT] = { "int8", "int16", "f32", "read" };
+
+struct peak_meter {
+    struct pool *pool;
+    int threads;
     const struct peak_ops *ops;
-    double (*run)(int rounds);      /* NULL: read */
     int rounds;
     uint8_t *area;
-    double done[256];
+    size_t part_bytes;              /* of one thread */
+    size_t at;                      /* in every part: windows of reading follow each other through it */
+    double (*run)(int rounds);      /* NULL: read */
+    double *done;                   /* [threads] */
 };
 
 static double now_s(void)
@@ -25,48 +32,56 @@ static double now_s(void)
 
 static void peak_part(void *ctx, int i, int thread)
 {
-    struct peak_job *j = ctx;
+    struct peak_meter *m = ctx;
     (void)thread;
-    j->done[i] = j->run ? j->run(j->rounds) : j->ops->read(j->area + (size_t)i * READ_BYTES, READ_BYTES);
+    m->done[i] = m->run ? m->run(m->rounds) : m->ops->read(m->area + (size_t)i * m->part_bytes + m->at, READ_STEP);
 }
 
-/* The best of several short windows: other work on the machine only ever makes one slower. */
-static double best_rate(struct peak_job *j, int windows, struct pool *pool)
+double peak_rate(struct peak_meter *m, enum peak what, int threads, int windows)
 {
+    double (*const runs[PEAK_COUNT])(int) = { m->ops->int8, m->ops->int16, m->ops->f32, NULL };
     double best = 0;
+    pool_use(m->pool, threads > 0 && threads < m->threads ? threads : m->threads);
+    threads = pool_threads(m->pool);
+    m->run = runs[what];
     for (int w = 0; w < windows; w++) {
         double start = now_s(), done = 0;
-        pool_run(pool, pool_threads(pool), peak_part, j);
+        pool_run(m->pool, threads, peak_part, m);
         double elapsed = now_s() - start;
-        for (int i = 0; i < pool_threads(pool); i++)
-            done += j->done[i];
+        for (int i = 0; i < threads; i++)
+            done += m->done[i];
         best = done / elapsed > best ? done / elapsed : best;
+        m->at = (m->at + READ_STEP) % m->part_bytes;
     }
     return best * 1e-9;
 }
 
-bool engine_measure_peaks(struct machine_peaks *out, int threads, const char *kernels, struct error *err)
+bool peak_open(struct peak_meter **out, int threads, const char *kernels, struct error *err)
 {
     const struct kernels *k = kernels_find(kernels, err);
-    struct pool *pool = NULL;
-    *out = (struct machine_peaks){ 0 };
-    if (!k || !pool_open(&pool, threads > 256 ? 256 : threads, err))
-        return false;
-    struct peak_job j = { .ops = k->peak, .rounds = k == &kernels_generic ? 2000 : 40000 };
-    j.area = kernels_large_pages((size_t)pool_threads(pool) * READ_BYTES, err);
-    bool ok = j.area != NULL && pool_threads(pool) <= 256;
-    if (ok) {
-        memset(j.area, 1, (size_t)pool_threads(pool) * READ_BYTES);
-        j.run = k->peak->int8;
-        out->int8_gops = best_rate(&j, WINDOWS, pool);
-        j.run = k->peak->int16;
-        out->int16_gops = best_rate(&j, WINDOWS, pool);
-        j.run = k->peak->f32;
-        out->f32_gflops = best_rate(&j, WINDOWS, pool);
-        j.run = NULL;
-        out->read_gbs = best_rate(&j, WINDOWS / 4, pool);
-    }
-    free(j.area);
-    pool_close(pool);
-    return ok;
+    struct peak_meter *m = k ? mem_new(1, sizeof *m, err) : NULL;
+    *out = m;
+    if (!m || !pool_open(&m->pool, threads, err))
+        return peak_close(m), *out = NULL, false;
+    size_t n = (size_t)pool_threads(m->pool), part = AREA_BYTES / n;
+    m->threads = (int)n;
+    m->ops = k->peak;
+    m->rounds = k == &kernels_generic ? 2000 : 40000;
+    m->part_bytes = (part > LEAST_AREA ? part : LEAST_AREA) / READ_STEP * READ_STEP;
+    m->done = mem_new(n, sizeof *m->done, err);
+    m->area = m->done ? kernels_large_pages(n * m->part_bytes, err) : NULL;
+    if (!m->area)
+        return peak_close(m), *out = NULL, false;
+    memset(m->area, 1, n * m->part_bytes);
+    return true;
+}
+
+void peak_close(struct peak_meter *m)
+{
+    if (!m)
+        return;
+    pool_close(m->pool);
+    free(m->area);
+    free(m->done);
+    free(m);
 }

@@ -57,7 +57,9 @@ struct task_info {              /* for `list tasks`; names are owned by the list
 bool task_list(const struct task_options *o, struct task_info **out, int *n, struct error *err);
 void task_list_free(struct task_info *list, int n);
 
-/* Where rows go.  have: true when this item is stored already (it is then skipped).  progress may be NULL. */
+/* Where rows go.  have: true when this item is stored already (it is then skipped); all are asked before the first row
+ * comes.  item is called from a thread of its own, one row at a time, so that the engine does not wait for it; all rows
+ * are through when eval_run returns.  progress may be NULL; it counts rows handed over. */
 struct eval_sink {
     bool (*have)(void *ctx, const char *item_id);
     bool (*item)(void *ctx, const struct item_row *row, struct error *err);

@@ -1,7 +1,7 @@
 /* run.h - inside eval/: items as tokens, and what the kinds share while a task is asked.
  *
  * encode.c turns a rendered item into token sequences, schedule.c groups items by shared prefix and calls the
- * kind, choose.c and generate.c ask the engine and hand rows to the sink. */
+ * kind, choose.c and generate.c ask the engine and hand rows to writer.c, which hands them to the sink. */
 #ifndef QDELTA_EVAL_RUN_H
 #define QDELTA_EVAL_RUN_H
 
@@ -50,6 +50,7 @@ struct run {
     const struct task *task;
     const struct eval_options *options;
     const struct eval_sink *sink;
+    struct row_writer *writer;
     struct encoder encoder;
     int done, total;
     int64_t prompt_tokens, new_tokens;      /* computed: a shared prefix counts once */
@@ -62,6 +63,12 @@ void family_done(struct family *f);
 bool run_cancelled(const struct run *r);
 /* Hand the row on and count it. */
 bool run_put(struct run *r, const struct request *q, struct item_row *row, struct error *err);
+
+/* ---- writer.c: rows to the sink, from a thread of their own ---- */
+
+bool writer_open(struct row_writer **out, const struct eval_sink *sink, struct error *err);     /* close it also after a failure */
+bool writer_put(struct row_writer *w, const struct item_row *row, struct error *err);           /* copies the row */
+bool writer_close(struct row_writer *w, struct error *err);     /* writes what waits; false: a row could not be written */
 
 /* ---- the kinds ---- */
 

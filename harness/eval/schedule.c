@@ -36,7 +36,7 @@ bool run_put(struct run *r, const struct request *q, struct item_row *row, struc
     row->prompt_tokens = q->seqs[0].n_context;
     r->n_crossed += q->crossed;
     r->n_too_long += q->too_long;
-    if (!r->sink->item(r->sink->ctx, row, err))
+    if (!writer_put(r->writer, row, err))
         return false;
     r->done++;
     show_progress(r);
@@ -320,12 +320,17 @@ bool eval_run(struct engine *e, const struct model *m, const struct task *t, con
     if (!m->tokenizer)
         return fail(err, STATUS_INPUT, "%s: no tokenizer, and task %s needs text: %s", m->path, t->spec.name,
                     m->tokenizer_error ? m->tokenizer_error : "none found");
-    bool ok = eval_chat_family(m, o->chat, &r.encoder.chat, err) && queue_fill(&q, &r, err);
+    bool ok = eval_chat_family(m, o->chat, &r.encoder.chat, err) && queue_fill(&q, &r, err) && writer_open(&r.writer, sink, err);
     show_progress(&r);
     ok = ok && ask_portions(&r, &q, err);
     struct portion left;
     queue_take(&q, &left, NULL);
     portion_close(&left);
+    struct error unwritten;
+    if (!writer_close(r.writer, &unwritten) && ok) {
+        *err = unwritten;
+        ok = false;
+    }
     free(q.items);
     say_remarks(&r);
     return ok;

@@ -13,7 +13,7 @@ static void permute_row(const struct tensor *t, const float *stored, float *out)
 
 void tensor_row(const struct tensor *t, int64_t m, int64_t r, float *out)
 {
-    const uint8_t *row = (const uint8_t *)t->data + (m * t->rows + r) * format_row_bytes(t->format, t->cols);
+    const uint8_t *row = tensor_at(t, m, r);
     if (!t->col_perm) {
         formats[t->format].to_f32(row, out, t->cols);
     } else {
@@ -116,9 +116,8 @@ bool tensor_check_scales(const struct tensor *t, int64_t first_row, int64_t n_ro
 {
     const struct format *f = &formats[t->format];
     const struct scale_places *p = &scale_places[t->format];
-    int64_t row_bytes = format_row_bytes(t->format, t->cols);
     for (int64_t r = first_row; f->quantized && r < first_row + n_rows; r++) {
-        const uint8_t *b = (const uint8_t *)t->data + r * row_bytes;
+        const uint8_t *b = tensor_at(t, r / t->rows, r % t->rows);
         for (int64_t j = 0; j < t->cols; j += f->block, b += f->block_bytes)
             if (!(p->n ? places_finite(p, b) : decoded_finite(f, b)))
                 return fail(err, STATUS_FORMAT, "tensor %s, row %lld, columns from %lld: the %s block's scale is not a finite number", t->name,

@@ -21,12 +21,20 @@ struct tensor {
     const char *name;           /* GGUF spelling */
     enum format_id format;      /* row of formats[] */
     int64_t cols, rows, mats;   /* cols weights of a row are contiguous; rows of one matrix; matrices (experts), else 1 */
-    const void *data;           /* mats * rows * format_row_bytes(format, cols) bytes */
+    const void *data;           /* mats * rows * format_row_bytes(format, cols) bytes; NULL: parts */
+    const uint8_t *const *parts;        /* [mats]: each matrix where its file has it (experts kept apart) */
     uint64_t bytes;
     const int32_t *col_perm;    /* NULL, or [cols]: stored column j multiplies input element col_perm[j] (GPTQ act-order) */
     float add;                  /* added to each decoded element of a 1-D tensor: 1.0 for Gemma 2/3 norms of
                                    Hugging Face files (y = (1 + w) x), else 0 */
 };
+
+/* The bytes of matrix m from row r on. */
+static inline const uint8_t *tensor_at(const struct tensor *t, int64_t m, int64_t r)
+{
+    int64_t bytes = format_row_bytes(t->format, t->cols);
+    return t->data ? (const uint8_t *)t->data + (m * t->rows + r) * bytes : t->parts[m] + r * bytes;
+}
 
 /* Decode row r of matrix m into out[cols], in input order (col_perm and add applied). */
 void tensor_row(const struct tensor *t, int64_t m, int64_t r, float *out);
@@ -128,6 +136,9 @@ bool model_tokenizer_hash(const struct model *m, char hex[65], struct error *err
 
 /* The metadata of the source as GGUF key-values (converted for Hugging Face folders), for writers; borrowed. */
 bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err);
+
+/* The tokenizer (not NULL) as tokenizer.json, tokenizer_config.json and generation_config.json in folder dir. */
+bool model_write_tokenizer(const struct model *m, const char *dir, struct error *err);
 
 /* Architectures we run, for `list` and messages; NULL-terminated. */
 const char *const *model_archs(void);

@@ -334,28 +334,15 @@ uint64_t safetensors_entry_bytes(const struct safetensors_entry *e)
     return entry_size(e, &bytes, &ignored) ? bytes : 0;
 }
 
-static void put_json_string(struct text *t, const char *s)
-{
-    text_putc(t, '"');
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\')
-            text_printf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 32)
-            text_printf(t, "\\u%04x", (unsigned char)*s);
-        else
-            text_putc(t, *s);
-    text_putc(t, '"');
-}
-
 static void put_metadata(struct text *t, const char *const *metadata)
 {
     text_puts(t, "\"__metadata__\":{");
     for (int i = 0; metadata[i]; i += 2) {
         if (i)
             text_putc(t, ',');
-        put_json_string(t, metadata[i]);
+        json_quote(t, metadata[i], strlen(metadata[i]));
         text_putc(t, ':');
-        put_json_string(t, metadata[i + 1]);
+        json_quote(t, metadata[i + 1], strlen(metadata[i + 1]));
     }
     text_puts(t, "}");
 }
@@ -372,7 +359,7 @@ static bool safetensors_header(struct text *out, const struct safetensors_writer
         const struct safetensors_entry *e = &w->entries[i];
         if (t.len > 1)
             text_putc(&t, ',');
-        put_json_string(&t, e->name);
+        json_quote(&t, e->name, strlen(e->name));
         text_printf(&t, ":{\"dtype\":\"%s\",\"shape\":[", e->dtype);
         for (int d = 0; d < e->n_dims; d++)
             text_printf(&t, d ? ",%lld" : "%lld", (long long)e->dims[d]);

@@ -304,7 +304,7 @@ static void test_stories(void **state)
     NEED_SHARED(tokens, "models/stories260K/golden/tinystories_sample.tokens.txt");
     NEED_SHARED(reference, "models/stories260K/golden/logits-float64-reference.f32");
     char folder[1024];
-    snprintf(folder, sizeof folder, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    folder_of(config, folder);
     int32_t ids[STORY_TOKENS];
     story_ids(tokens, ids, STORY_TOKENS);
     float *want = mem_new(FLOATS, sizeof *want, &err), *a = mem_new(FLOATS, sizeof *a, &err), *b = mem_new(FLOATS, sizeof *b, &err);

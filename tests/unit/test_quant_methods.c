@@ -1,26 +1,11 @@
 /* Methods end to end on small models: NF4 against bitsandbytes' own file, imatrix files, GPTQ and AWQ runs, folders. */
-#define _DEFAULT_SOURCE
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "scratch.h"
 
 #include "engine/engine.h"
 #include "quantizers.h"
 
 #include "../../quantizers/calibrate.h"
 #include "../../quantizers/imatrix.h"
-
-static char dir[] = "/tmp/qdelta-methods-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static char warnings[4096];
 static void warn(void *ctx, const char *text)
@@ -44,22 +29,6 @@ static bool run(const struct model *m, const char *out, struct run r, struct qua
     return quantize_model(m, out, &o, report, err);
 }
 
-static void folder_of(const char *file, char *out, size_t size)
-{
-    snprintf(out, size, "%.*s", (int)(strrchr(file, '/') - file), file);
-}
-
-static void remove_folder(const char *path)
-{
-    static const char *const names[] = { "config.json", "generation_config.json", "model.safetensors" };
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        char file[512];
-        snprintf(file, sizeof file, "%s/%s", path, names[i]);
-        unlink(file);
-    }
-    rmdir(path);
-}
-
 /* tests/golden/checkpoints was written by bitsandbytes from tiny_golden/llama3 (down_proj and lm_head left whole). */
 static void test_nf4_equals_bitsandbytes(void **state)
 {
@@ -67,7 +36,7 @@ static void test_nf4_equals_bitsandbytes(void **state)
     static const char *const cases[][2] = { { "nf4", "bitsandbytes_nf4" }, { "nf4:nf4-double", "bitsandbytes_nf4_double" }, { "fp4", "bitsandbytes_fp4" } };
     NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
     char folder[1024];
-    folder_of(config, folder, sizeof folder);
+    folder_of(config, folder);
     struct error err;
     struct model source;
     MUST(model_open(&source, folder, false, &err));
@@ -99,7 +68,7 @@ static void test_nf4_equals_bitsandbytes(void **state)
         CHECK(packed == 24, "%s: %d packed matrices", cases[k][1], packed);
         model_close(&ours);
         model_close(&theirs);
-        remove_folder(in_dir("bnb"));
+        remove_hf_folder(in_dir("bnb"));
     }
     model_close(&source);
 }
@@ -220,7 +189,7 @@ static void test_awq_folds(void **state)
         snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
         NEED_SHARED(path, name);
         snprintf(ids, sizeof ids, "%s", path);
-        folder_of(ids, folder, sizeof folder);
+        folder_of(ids, folder);
         MUST(model_open(&m, folder, false, &err));
         MUST(run(&m, in_dir("a.gguf"), (struct run){ .method = "awq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = settings }, &report, &err));
         CHECK(!strstr(warnings, "folding changes"), "%s: %s", archs[i], warnings);
@@ -251,7 +220,7 @@ static void test_drift(void **state)
         snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
         NEED_SHARED(path, name);
         snprintf(ids, sizeof ids, "%s", path);
-        folder_of(ids, folder, sizeof folder);
+        folder_of(ids, folder);
         MUST(model_open(&m, folder, false, &err));
         struct run r = { .method = "gptq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = with };
         MUST(run(&m, in_dir("a.gguf"), r, &a, &err));
@@ -283,7 +252,7 @@ static void test_bad_calibration(void **state)
     NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
     NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
     char folder[1024];
-    folder_of(config, folder, sizeof folder);
+    folder_of(config, folder);
     MUST(model_open(&m, path, true, &err));
     MUST(model_open(&bare, folder, false, &err));
     const struct { const char *name, *text; size_t len; } files[] = {
@@ -304,7 +273,6 @@ static void test_bad_calibration(void **state)
     static const char *const bad[] = { "damp=-2", NULL };
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0", .rows = 1, .tokens = 32, .settings = bad }, &report, &err) &&
               strstr(err.text, "damp=-2"), "%s", err.text);
-    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "nf4" }, &report, &err) && strstr(err.text, "folder"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "rtn:q4_0" }, &report, &err) && strstr(err.text, ".gguf"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "gptq:int4-g128" }, &report, &err) && strstr(err.text, "groups of 128"), "%s", err.text);
@@ -359,17 +327,6 @@ static void test_builtin_text(void **state)
     text_free(&c);
 }
 
-static int make_dir(void **state)
-{
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
-    return rmdir(dir);
-}
-
 /* Nothing asked for: 128 windows of 1024 tokens, each with BOS first and the text's own tokens after it, which windows
  * and in what order by the seed. */
 static void test_windows(void **state)
@@ -401,6 +358,13 @@ static void test_windows(void **state)
         calibration_free(j.calibration);
         text_free(&j.notes);
     }
+    struct job bare = { .model = &m, .o = &o };
+    o.calib = NULL;
+    warnings[0] = '\0';
+    MUST(calibration_load(&bare, &err));
+    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
+    calibration_free(bare.calibration);
+    text_free(&bare.notes);
     CHECK(!strcmp(hash[0], hash[1]), "one seed, two hashes");
     CHECK(strcmp(hash[0], hash[2]), "two seeds, one hash");
     unlink(in_dir("long.txt"));
@@ -421,5 +385,5 @@ int main(void)
         cmocka_unit_test(test_builtin_text),
         cmocka_unit_test(test_windows),
     };
-    return cmocka_run_group_tests_name("quant_methods", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("quant_methods", tests, make_scratch, remove_empty_scratch);
 }

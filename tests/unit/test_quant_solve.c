@@ -234,8 +234,8 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false, true, 0, 0 }, { ALGORITHM_CD, 0, 4, false, true, 0, 0 }, { ALGORITHM_GPTQ, 0, 0, false, true, 0, 0 },
-        { ALGORITHM_GPTQ, 0, 0, true, true, 0, 0 }, { ALGORITHM_GPTQ, 0, 4, true, true, 0, 0 },
+        { ALGORITHM_RTN, 0, 0, false, true, 0, false }, { ALGORITHM_CD, 0, 4, false, true, 0, false }, { ALGORITHM_GPTQ, 0, 0, false, true, 0, false },
+        { ALGORITHM_GPTQ, 0, 0, true, true, 0, false }, { ALGORITHM_GPTQ, 0, 4, true, true, 0, false },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
@@ -310,9 +310,9 @@ static void test_drift(void **state)
     static float x[TOKENS * N], want[TOKENS * N], w[ROWS * N], larger[ROWS * N];
     struct error err;
     const struct grid *g = grid_find(FORMAT_Q4_0, "q4_0");
-    struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .damp = 0.1, .passes = 4, .act_order = true, .drift = 1 }, plain = o;
+    struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .damp = 0.1, .passes = 4, .act_order = true, .drift = true }, plain = o;
     struct solution a, b;
-    plain.drift = 0;
+    plain.drift = false;
     inputs(want, N, TOKENS);
     weights(w, ROWS, N);
     struct hessian h = drifted(want, want, NULL);
@@ -428,7 +428,7 @@ static void test_threads(void **state)
         hessian_add(&h, pool, x, T - 1, WIDTH);
         hessian_add_drift(&h, pool, x, WIDTH, x + WIDTH, WIDTH, T - 1);
         CHECK(hessian_finish(&h), "inputs are finite");
-        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true, .drift = 0.5 };
+        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true, .drift = true };
         MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, HEIGHT, WIDTH, &h, &o, pool, &s[k], &err));
         hessian_close(&h);
         pool_close(pool);

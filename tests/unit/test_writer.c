@@ -3,23 +3,10 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "check.h"
+#include "scratch.h"
 
-#include "base/base.h"
 #include "model/writer.h"
-
-static char dir[] = "/tmp/qdelta-writer-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 struct reader {
     const uint8_t *p, *end, *start;
@@ -295,17 +282,11 @@ static void test_no_room(void **state)
     CHECK(!file_exists(in_dir("full.gguf")) && !file_exists(in_dir("full.gguf.partial")), "something was left");
 }
 
-static int make_dir(void **state)
+static int remove_files(void **state)
 {
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
     unlink(in_dir("a.gguf"));
     unlink(in_dir("a.safetensors"));
-    return rmdir(dir);
+    return remove_empty_scratch(state);
 }
 
 int main(void)
@@ -316,5 +297,5 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_no_room),
     };
-    return cmocka_run_group_tests_name("writer", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("writer", tests, make_scratch, remove_files);
 }

@@ -82,17 +82,44 @@ static void round_32(const float *x, float inv, float limit, bool away, int16_t 
 
 #include "round.h"
 
-/* ---- codes and scales of a packed chunk ---- */
-
-INLINE void put_quad(uint8_t *codes, int q, __m512i v, bool wide)
+/* round_block of up to eight blocks, the divisions of all in one register. */
+static void round_avx512(enum rounding kind, const float *x, int n, int16_t *codes, float *scale)
 {
-    if (wide) {
-        _mm512_store_si512(codes + 128 * q, _mm512_and_si512(v, _mm512_set1_epi16(0xff)));
-        _mm512_store_si512(codes + 128 * q + 64, _mm512_srli_epi16(v, 8));
-    } else {
-        _mm512_store_si512(codes + 64 * q, v);
+    if (kind == ROUND_Q8_K) {
+        round_row_part(kind, x, n, codes, scale);
+        return;
+    }
+    float most[8] = { 0 }, inv[8], s[8];
+    for (int b = 0; b < n / 32; b++)
+        most[b] = largest_of(x + 32 * b, 32);
+    const __m256 m = _mm256_loadu_ps(most), steps = _mm256_set1_ps(kind == ROUND_I16 ? 32767.0f : 127.0f);
+    __mmask8 some = _mm256_cmp_ps_mask(m, _mm256_set1_ps(ACT_LEAST), _CMP_NLT_UQ);
+    __m256 q = _mm256_maskz_div_ps(some, m, steps);
+    _mm256_storeu_ps(inv, kind == ROUND_I16 ? _mm256_maskz_div_ps(some, steps, m) : _mm256_maskz_div_ps(some, _mm256_set1_ps(1.0f), q));
+    _mm256_storeu_ps(s, kind == ROUND_I16 ? q : _mm256_cvtph_ps(_mm256_cvtps_ph(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+    for (int b = 0; b < n / 32; b++) {
+        round_32(x + 32 * b, inv[b], kind == ROUND_I16 ? 32767.0f : 127.0f, kind == ROUND_Q8_0, codes + 32 * b);
+        scale[b] = s[b];
     }
 }
+
+/* Codes of a block in panel order; sums of its halves. */
+static void place_avx512(const int16_t *codes, bool wide, uint8_t *to, int32_t *sums)
+{
+    const __m512i middle = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    __m512i c = _mm512_loadu_si512(codes), s = _mm512_madd_epi16(c, _mm512_set1_epi16(1));
+    if (wide)
+        _mm512_storeu_si512(to, _mm512_shuffle_epi8(c, middle));
+    else
+        _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8(c));
+    s = _mm512_add_epi32(s, _mm512_shuffle_epi32(s, 0x4e));
+    s = _mm512_add_epi32(s, _mm512_shuffle_epi32(s, 0xb1));
+    s = _mm512_add_epi32(s, _mm512_shuffle_i32x4(s, s, 0xb1));
+    sums[0] = _mm512_cvtsi512_si32(s);
+    sums[1] = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(s, 2));
+}
+
+/* ---- codes and scales of packed chunks ---- */
 
 /* Which words and bits a quad is taken from; PLANE_4 with a lut is a kind of its own so that each is a constant. */
 enum { PLANE_4_LUT = 100 };
@@ -108,7 +135,7 @@ INLINE int span_of(const int plane)
     return plane == PLANE_6K ? 4 : plane == PLANE_4K ? 2 : 1;
 }
 
-/* Quad i (0 .. 7) of block j of span s. */
+/* Quad i (0 .. 7) of block j of span s: four elements of each of sixteen rows. */
 INLINE __m512i quad(const int plane, const uint8_t *in, int s, const int j, const int i, __m512i table)
 {
     const __m512i low = _mm512_set1_epi8(15);
@@ -127,15 +154,28 @@ INLINE __m512i quad(const int plane, const uint8_t *in, int s, const int j, cons
     return plane == PLANE_4_LUT ? _mm512_shuffle_epi8(table, w) : w;
 }
 
-/* The packed tiles are one stream, but their scales lie at the end of each chunk: hardware alone follows it at half
- * speed.  step is about a span's bytes with its scales. */
-INLINE void prefetch_span(const int plane, const uint8_t *in, int s)
+/* The same as 16-bit codes of elements 0 and 2, 1 and 3. */
+INLINE void wide_quad(const int plane, const uint8_t *in, int s, const int j, const int i, __m512i table, __m512i *c)
 {
-    const int step = (plane == PLANE_8 ? 544 : plane == PLANE_6K ? 440 : 288) * span_of(plane);
-    const uint8_t *ahead = in + s * step + PREFETCH_BYTES;
-    UNROLL
-    for (int i = 0; i < step; i += 64)
-        _mm_prefetch((const char *)(ahead + i), _MM_HINT_T0);
+    if (plane == PLANE_4 || plane == PLANE_4K) {
+        const __m512i low = _mm512_set1_epi16(15);
+        bool high = plane == PLANE_4K ? j == 1 : i >= 4;
+        __m512i w = _mm512_loadu_si512(plane == PLANE_4K ? in + 512 * s + 64 * i : in + 256 * s + i % 4 * 64);
+        c[0] = _mm512_and_si512(high ? _mm512_srli_epi16(w, 4) : w, low);
+        c[1] = high ? _mm512_srli_epi16(w, 12) : _mm512_and_si512(_mm512_srli_epi16(w, 8), low);
+        return;
+    }
+    __m512i q = quad(plane, in, s, j, i, table);
+    c[0] = _mm512_and_si512(q, _mm512_set1_epi16(0xff));
+    c[1] = _mm512_srli_epi16(q, 8);
+}
+
+/* The packed pairs are one stream, but scales lie at the end of each chunk: hardware alone follows it at half speed. */
+INLINE void prefetch_block(const struct stripe *w, int b)
+{
+    const uint8_t *next = w->next + (size_t)b * w->next_step;
+    for (size_t i = 0; i < w->next_step; i += 64)
+        _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
 }
 
 INLINE __m512i lut_of(const struct layout *l)
@@ -143,41 +183,18 @@ INLINE __m512i lut_of(const struct layout *l)
     return l->lut ? _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)l->lut)) : _mm512_setzero_si512();
 }
 
-INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
-{
-    const int span = span_of(plane);
-    __m512i table = lut_of(l);
-    for (int s = 0; s < blocks / span; s++) {
-        prefetch_span(plane, in, s);
-        UNROLL
-        for (int j = 0; j < span; j++)
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                put_quad(codes, 8 * (span * s + j) + i, quad(plane, in, s, j, i, table), wide);
-    }
-}
-
-INLINE void expand_codes(const struct layout *l, const uint8_t *in, int blocks, bool wide, uint8_t *codes)
-{
-    switch (plane_of(l)) {
-    case PLANE_6K: expand_plane(PLANE_6K, l, in, blocks, wide, codes); break;
-    case PLANE_4K: expand_plane(PLANE_4K, l, in, blocks, wide, codes); break;
-    case PLANE_4_LUT: expand_plane(PLANE_4_LUT, l, in, blocks, wide, codes); break;
-    case PLANE_4: expand_plane(PLANE_4, l, in, blocks, wide, codes); break;
-    default: expand_plane(PLANE_8, l, in, blocks, wide, codes);
-    }
-}
-
+/* out [sub-block], two tiles' scales each. */
 static void expand_scales(const struct layout *l, const uint8_t *in, int subs, int index_bias, bool negate,
-                          float out[16][16])
+                          float (*out)[16])
 {
     if (l->scales == SCALES_F32) {
-        memcpy(out, in, (size_t)subs * sizeof out[0]);
+        for (int s = 0; s < subs; s++)
+            _mm512_store_ps(out[2 * s], _mm512_loadu_ps(in + 64 * s));
         return;
     }
     if (l->scales == SCALES_F16) {
         for (int s = 0; s < subs; s++)
-            _mm512_store_ps(out[s], _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + 32 * s))));
+            _mm512_store_ps(out[2 * s], _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + 32 * s))));
         return;
     }
     __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)in));
@@ -185,32 +202,46 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
     for (int s = 0; s < subs; s++) {
         __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(in + 32 + 16 * s)));
         __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(index, _mm512_set1_epi32(index_bias))));
-        _mm512_store_si512(out[s], _mm512_xor_si512(_mm512_castps_si512(v), sign));
+        _mm512_store_si512(out[2 * s], _mm512_xor_si512(_mm512_castps_si512(v), sign));
     }
 }
 
-static void expand_all_scales(enum format_id id, const uint8_t *chunk, int blocks, struct expanded *out)
+/* Q6_K codes are too much work to take apart for each group of rows. */
+static void expand_6k(struct stripe *s)
+{
+    const __m512i none = _mm512_setzero_si512();
+    for (int c = 0; c * CHUNK_BLOCKS < s->blocks; c++)
+        for (int r = 0; r < 2; r++) {
+            const uint8_t *in = s->chunk[c][r];
+            uint8_t *out = s->expanded + (size_t)(2 * c + r) * CHUNK_COLS * TILE_ROWS;
+            for (int span = 0; span < 2; span++)
+                for (int i = 0; i < 8; i++)
+                    UNROLL
+                    for (int j = 0; j < 4; j++)
+                        _mm512_store_si512(out + 64 * (8 * (4 * span + j) + i), quad(PLANE_6K, in, span, j, i, none));
+            s->chunk[c][r] = out;
+        }
+}
+
+static void begin_stripe_avx512(enum format_id id, struct stripe *s)
 {
     const struct layout *l = layout_of(id);
     const struct format *f = &formats[id];
-    int subs = blocks * 32 / f->int_block;
-    const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
-    expand_scales(l, scales, subs, l->index_bias, false, out->scale);
-    if (f->has_min)
-        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+    for (int c = 0, left = s->blocks, at = 0; left > 0; c++, left -= CHUNK_BLOCKS) {
+        int blocks = left < CHUNK_BLOCKS ? left : CHUNK_BLOCKS, subs = blocks * 32 / f->int_block;
+        for (int r = 0; r < 2; r++) {
+            const uint8_t *scales = s->chunk[c][r] + layout_code_bytes(l, blocks);
+            expand_scales(l, scales, subs, l->index_bias, false, &s->scale[at][r]);
+            if (f->has_min)
+                expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, &s->min[at][r]);
+        }
+        at += subs;
+    }
+    if (s->expanded)
+        expand_6k(s);
 }
 
-static void expand_avx512(enum format_id id, const uint8_t *chunk, int blocks, bool wide, struct expanded *out)
-{
-    const struct layout *l = layout_of(id);
-    if (wide)
-        expand_codes(l, chunk, blocks, true, out->codes);
-    else
-        expand_codes(l, chunk, blocks, false, out->codes);
-    expand_all_scales(id, chunk, blocks, out);
-}
-
-/* ---- integer tiles: 16 rows x T ---- */
+/* ---- integer tiles: 2 x 16 rows x T ---- */
 
 INLINE __m512i every_lane(const uint8_t *p)
 {
@@ -226,13 +257,12 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
     return _mm512_set1_ps(x);
 }
 
-/* acc of R tiles x T rows in registers: f[r * T + t]. */
-INLINE void add_scaled(const struct expanded *w, const int R, const int T, int sub_block, const __m512i *isum,
-                       const uint8_t *scales, __m512 *f)
+/* Accumulators f[r * T + t] and integer sums of two tiles r x T rows stay in registers. */
+INLINE void add_scaled(float (*scale)[16], const int T, const __m512i *isum, const uint8_t *scales, __m512 *f)
 {
     UNROLL
-    for (int r = 0; r < R; r++) {
-        __m512 ws = _mm512_load_ps(w[r].scale[sub_block]);
+    for (int r = 0; r < 2; r++) {
+        __m512 ws = _mm512_load_ps(scale[r]);
         UNROLL
         for (int t = 0; t < T; t++)
             f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
@@ -240,12 +270,11 @@ INLINE void add_scaled(const struct expanded *w, const int R, const int T, int s
     }
 }
 
-INLINE void add_mins(const struct expanded *w, const int R, const int T, const int subs, int sub_block,
-                     const uint8_t *scales, const uint8_t *sums, __m512 *f)
+INLINE void add_mins(float (*min)[16], const int T, const int subs, const uint8_t *scales, const uint8_t *sums, __m512 *f)
 {
     UNROLL
-    for (int r = 0; r < R; r++) {
-        __m512 wm = _mm512_load_ps(w[r].min[sub_block]);
+    for (int r = 0; r < 2; r++) {
+        __m512 wm = _mm512_load_ps(min[r]);
         UNROLL
         for (int t = 0; t < T; t++)
             f[r * T + t] = _mm512_fmadd_ps(every_lane_f32(sums + 4 * t * subs),
@@ -253,187 +282,138 @@ INLINE void add_mins(const struct expanded *w, const int R, const int T, const i
     }
 }
 
-INLINE void tile(const struct expanded *w, const int R, const bool wide, const int subs, bool has_min,
-                 const uint8_t *panel, const int T, int blocks, float *acc, size_t step)
+/* Quads k of a sub-block in an order in which two of the same word follow each other. */
+INLINE int quad_at(const int plane, const int k)
 {
-    const int words = (wide ? 16 : 8) / subs, bytes = wide ? 64 : 32;
-    const uint8_t *codes = w->codes;
-    __m512 f[12];
-    UNROLL
-    for (int i = 0; i < R * T; i++)
-        f[i] = _mm512_loadu_ps(acc + (size_t)(i / T) * step + 16 * (i % T));
-    for (int b = 0; b < blocks; b++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
-        const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
-        UNROLL
-        for (int s = 0; s < subs; s++) {
-            __m512i isum[12];
-            UNROLL
-            for (int i = 0; i < R * T; i++)
-                isum[i] = every_lane(starts + 4 * (i % T * subs + s));
-            UNROLL
-            for (int v = 0; v < words; v++, codes += 64) {
-                __m512i c[2];
-                UNROLL
-                for (int r = 0; r < R; r++)
-                    c[r] = _mm512_load_si512(codes + (size_t)r * sizeof *w);
-                UNROLL
-                for (int t = 0; t < T; t++) {
-                    __m512i a = every_lane(panel + t * bytes + 4 * (s * words + v));
-                    UNROLL
-                    for (int r = 0; r < R; r++)
-                        isum[r * T + t] = wide ? _mm512_dpwssd_epi32(isum[r * T + t], c[r], a)
-                                               : _mm512_dpbusd_epi32(isum[r * T + t], c[r], a);
-                }
-            }
-            add_scaled(w, R, T, b * subs + s, isum, scales, f);
-            if (has_min)
-                add_mins(w, R, T, subs, b * subs + s, scales, sums + 4 * s, f);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < R * T; i++)
-        _mm512_storeu_ps(acc + (size_t)(i / T) * step + 16 * (i % T), f[i]);
+    return plane == PLANE_4 || plane == PLANE_4_LUT ? k % 2 * 4 + k / 2 : k;
 }
 
-/* Sub-blocks of 32 or 16, wide or narrow; each shape a function of its own so that registers are its accumulators. */
-#define TILES_OF(R, T)                                                                                         \
-    static void tile_##R##x##T(const struct expanded *w, bool wide, int sub, bool has_min, const uint8_t *panel, \
-                               int blocks, float *acc, size_t step)                                            \
-    {                                                                                                          \
-        if (wide && sub == 32)                                                                                 \
-            tile(w, R, true, 1, has_min, panel, T, blocks, acc, step);                                         \
-        else if (wide)                                                                                         \
-            tile(w, R, true, 2, has_min, panel, T, blocks, acc, step);                                         \
-        else if (sub == 32)                                                                                    \
-            tile(w, R, false, 1, has_min, panel, T, blocks, acc, step);                                        \
-        else                                                                                                   \
-            tile(w, R, false, 2, has_min, panel, T, blocks, acc, step);                                        \
-    }
-TILES_OF(2, 6)
-TILES_OF(2, 4)
-TILES_OF(2, 2)
-TILES_OF(2, 1)
-TILES_OF(1, 6)
-TILES_OF(1, 4)
-TILES_OF(1, 2)
-TILES_OF(1, 1)
-static const int widths[] = { 6, 4, 2, 1 };
-
-static void multiply_avx512(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel,
-                            int T, int blocks, float *acc, size_t step)
+/* Codes are taken apart anew for each group of rows: beside the products that costs nothing, the instructions go to
+ * other ports.  Few rows add up in two chains, since one would wait for itself. */
+INLINE void multiply_sub(const int plane, const bool wide, const int subs, const uint8_t *const *in, int span, const int j,
+                         const int sub, __m512i table, const uint8_t *panel, const int T, __m512i *isum)
 {
-    static void (*const shapes[2][4])(const struct expanded *, bool, int, bool, const uint8_t *, int, float *, size_t) = {
-        { tile_1x1, tile_1x2, tile_1x4, tile_1x6 },
-        { tile_2x1, tile_2x2, tile_2x4, tile_2x6 },
-    };
-    shapes[tiles - 1][T == 1 ? 0 : T / 2](w, wide, sub, has_min, panel, blocks, acc, step);
-}
-
-/* Few activation rows: codes go from the packed words to the products without the scratch between.  Two int32 sums
- * in turn, since one would wait for itself. */
-INLINE void direct_block(const int plane, const bool wide, const int subs, bool has_min, const uint8_t *in, int span,
-                         const int j, __m512i table, const struct expanded *w, int b, const uint8_t *panel, const int T,
-                         __m512 *f)
-{
-    const int bytes = wide ? 64 : 32, quads = 8 / subs;
-    const uint8_t *scales = panel + T * bytes, *starts = scales + T * 4, *sums = starts + T * subs * 4;
-    const __m512i low = _mm512_set1_epi16(0xff);
+    const int bytes = wide ? 64 : 32, words = wide ? 2 : 1, chains = T <= 2 ? 2 : 1;
+    __m512i other[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
     UNROLL
-    for (int s = 0; s < subs; s++) {
-        __m512i even[4], odd[4];
+    for (int k = 0; k < 8 / subs; k++) {
+        const int i = subs == 1 ? quad_at(plane, k) : sub * 4 + k;
+        const uint8_t *a = panel + (wide ? 8 : 4) * i;
+        __m512i c[2][2];
         UNROLL
-        for (int t = 0; t < T; t++) {
-            even[t] = every_lane(starts + 4 * (t * subs + s));
-            odd[t] = _mm512_setzero_si512();
-        }
+        for (int r = 0; r < 2; r++)
+            if (wide)
+                wide_quad(plane, in[r], span, j, i, table, c[r]);
+            else
+                c[r][0] = quad(plane, in[r], span, j, i, table);
         UNROLL
-        for (int i = 0; i < quads; i++) {
-            __m512i c = quad(plane, in, span, j, s * quads + i, table);
-            __m512i c0 = _mm512_and_si512(c, low), c1 = _mm512_srli_epi16(c, 8);
+        for (int e = 0; e < words; e++)
             UNROLL
             for (int t = 0; t < T; t++) {
-                const uint8_t *a = panel + t * bytes + (wide ? 8 : 4) * (s * quads + i);
-                if (wide) {
-                    even[t] = _mm512_dpwssd_epi32(even[t], c0, every_lane(a));
-                    odd[t] = _mm512_dpwssd_epi32(odd[t], c1, every_lane(a + 4));
-                } else if (i % 2) {
-                    odd[t] = _mm512_dpbusd_epi32(odd[t], c, every_lane(a));
-                } else {
-                    even[t] = _mm512_dpbusd_epi32(even[t], c, every_lane(a));
+                __m512i x = every_lane(a + t * bytes + 4 * e);
+                UNROLL
+                for (int r = 0; r < 2; r++) {
+                    __m512i *to = chains == 2 && (wide ? e : k % 2) ? &other[r * T + t] : &isum[r * T + t];
+                    *to = wide ? _mm512_dpwssd_epi32(*to, c[r][e], x) : _mm512_dpbusd_epi32(*to, c[r][e], x);
                 }
             }
-        }
+    }
+    if (chains == 2)
         UNROLL
-        for (int t = 0; t < T; t++)
-            even[t] = _mm512_add_epi32(even[t], odd[t]);
-        add_scaled(w, 1, T, b * subs + s, even, scales, f);
+        for (int i = 0; i < 2 * T; i++)
+            isum[i] = _mm512_add_epi32(isum[i], other[i]);
+}
+
+INLINE void multiply_block(const int plane, const bool wide, const int subs, bool has_min, const struct stripe *w, int at,
+                           const uint8_t *const *in, int span, const int j, __m512i table, const uint8_t *panel, const int T,
+                           __m512 *f)
+{
+    const uint8_t *own[2] = { in[0], in[1] };
+    const uint8_t *scales = panel + T * (wide ? 64 : 32), *starts = scales + T * 4, *sums = starts + T * subs * 4;
+    UNROLL
+    for (int s = 0; s < subs; s++) {
+        __m512i isum[12];
+        UNROLL
+        for (int i = 0; i < 2 * T; i++)
+            isum[i] = every_lane(starts + 4 * (i % T * subs + s));
+        /* Else the compiler keeps words that blocks share, and spills them. */
+        __asm__("" : "+r"(own[0]), "+r"(own[1]));
+        multiply_sub(plane, wide, subs, own, span, j, s, table, panel, T, isum);
+        add_scaled(w->scale[at + s], T, isum, scales, f);
         if (has_min)
-            add_mins(w, 1, T, subs, b * subs + s, scales, sums + 4 * s, f);
+            add_mins(w->min[at + s], T, subs, scales, sums + 4 * s, f);
     }
 }
 
-INLINE void direct(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
-                   const uint8_t *in, const struct expanded *w, const uint8_t *panel, const int T, int blocks, float *acc)
+INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
+                            const struct stripe *w, const uint8_t *panel, const int T, bool ahead, const struct sums *sums)
 {
     const int span = span_of(plane);
     const __m512i table = lut_of(l);
-    __m512 f[4];
+    __m512 f[12];
     UNROLL
-    for (int t = 0; t < T; t++)
-        f[t] = _mm512_loadu_ps(acc + 16 * t);
-    for (int s = 0; s < blocks / span; s++) {
-        prefetch_span(plane, in, s);
-        UNROLL
-        for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs))
-            direct_block(plane, wide, subs, has_min, in, s, j, table, w, s * span + j, panel, T, f);
+    for (int i = 0; i < 2 * T; i++)
+        f[i] = sums->from ? _mm512_loadu_ps(sums->from + (size_t)(i / T) * sums->tile_step + (size_t)(i % T) * sums->row_step)
+                          : _mm512_setzero_ps();
+    for (int b = 0; b < w->blocks;) {
+        const uint8_t *const *in = w->chunk[b / CHUNK_BLOCKS];
+        int end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
+        for (int s = 0; b < end; s++, b += span) {
+            UNROLL
+            for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
+                if (ahead)
+                    prefetch_block(w, b + j);
+                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in, s, j, table, panel, T, f);
+            }
+        }
     }
     UNROLL
-    for (int t = 0; t < T; t++)
-        _mm512_storeu_ps(acc + 16 * t, f[t]);
+    for (int i = 0; i < 2 * T; i++)
+        _mm512_storeu_ps(sums->to + (size_t)(i / T) * sums->tile_step + (size_t)(i % T) * sums->row_step, f[i]);
 }
 
-#define DIRECT_OF(T, PLANE, SUBS)                                                                              \
-    static void direct_##T##_##PLANE(bool wide, bool has_min, const struct layout *l, const uint8_t *in,       \
-                                     const struct expanded *w, const uint8_t *panel, int blocks, float *acc)   \
-    {                                                                                                          \
-        if (wide)                                                                                              \
-            direct(PLANE, true, SUBS, has_min, l, in, w, panel, T, blocks, acc);                               \
-        else                                                                                                   \
-            direct(PLANE, false, SUBS, has_min, l, in, w, panel, T, blocks, acc);                              \
+/* Each shape a function of its own so that registers are its accumulators. */
+typedef void stripe_shape(bool wide, bool has_min, const struct layout *l, const struct stripe *w, const uint8_t *panel,
+                          bool ahead, const struct sums *sums);
+#define SHAPE(PLANE, SUBS, T)                                                                                            \
+    static void shape_##PLANE##_##SUBS##_##T(bool wide, bool has_min, const struct layout *l, const struct stripe *w,   \
+                                             const uint8_t *panel, bool ahead, const struct sums *sums)                 \
+    {                                                                                                                    \
+        if (wide)                                                                                                        \
+            multiply_stripe(PLANE, true, SUBS, has_min, l, w, panel, T, ahead, sums);                                    \
+        else                                                                                                             \
+            multiply_stripe(PLANE, false, SUBS, has_min, l, w, panel, T, ahead, sums);                                   \
     }
-#define DIRECT_ROW(PLANE, SUBS) DIRECT_OF(1, PLANE, SUBS) DIRECT_OF(2, PLANE, SUBS) DIRECT_OF(4, PLANE, SUBS)
-DIRECT_ROW(PLANE_4, 1)
-DIRECT_ROW(PLANE_4_LUT, 1)
-DIRECT_ROW(PLANE_4K, 1)
-DIRECT_ROW(PLANE_6K, 2)
-DIRECT_ROW(PLANE_8, 1)
+#define SHAPES(PLANE, SUBS)                                                                       \
+    SHAPE(PLANE, SUBS, 1) SHAPE(PLANE, SUBS, 2) SHAPE(PLANE, SUBS, 3) SHAPE(PLANE, SUBS, 4)       \
+    SHAPE(PLANE, SUBS, 5) SHAPE(PLANE, SUBS, 6)                                                   \
+    static stripe_shape *const shapes_##PLANE##_##SUBS[] = {                                      \
+        shape_##PLANE##_##SUBS##_1, shape_##PLANE##_##SUBS##_2, shape_##PLANE##_##SUBS##_3,       \
+        shape_##PLANE##_##SUBS##_4, shape_##PLANE##_##SUBS##_5, shape_##PLANE##_##SUBS##_6,       \
+    };
+SHAPES(PLANE_4, 1)
+SHAPES(PLANE_4, 2)
+SHAPES(PLANE_4_LUT, 1)
+SHAPES(PLANE_4K, 1)
+SHAPES(PLANE_6K, 2)
+SHAPES(PLANE_8, 1)
+SHAPES(PLANE_8, 2)
+static const int widths[] = { 6, 5, 4, 3, 2, 1 };
 
-static const struct {
-    int plane, sub;
-    void (*of[3])(bool wide, bool has_min, const struct layout *l, const uint8_t *in, const struct expanded *w,
-                  const uint8_t *panel, int blocks, float *acc);
-} directs[] = {
-    { PLANE_4, 32, { direct_1_PLANE_4, direct_2_PLANE_4, direct_4_PLANE_4 } },
-    { PLANE_4_LUT, 32, { direct_1_PLANE_4_LUT, direct_2_PLANE_4_LUT, direct_4_PLANE_4_LUT } },
-    { PLANE_4K, 32, { direct_1_PLANE_4K, direct_2_PLANE_4K, direct_4_PLANE_4K } },
-    { PLANE_6K, 16, { direct_1_PLANE_6K, direct_2_PLANE_6K, direct_4_PLANE_6K } },
-    { PLANE_8, 32, { direct_1_PLANE_8, direct_2_PLANE_8, direct_4_PLANE_8 } },
-};
-
-static bool multiply_direct_avx512(enum format_id id, const uint8_t *chunk, bool wide, const uint8_t *panel, int T,
-                                   int blocks, float *acc)
+static void multiply_stripe_avx512(enum format_id id, const struct stripe *w, bool wide, const uint8_t *panel, int T,
+                                   bool ahead, const struct sums *sums)
 {
     const struct layout *l = layout_of(id);
-    if (T != 1 && T != 2 && T != 4)
-        return false;
-    for (size_t i = 0; i < ARRAY_LEN(directs); i++)
-        if (directs[i].plane == plane_of(l) && directs[i].sub == formats[id].int_block) {
-            struct expanded w __attribute__((aligned(64)));
-            expand_all_scales(id, chunk, blocks, &w);
-            directs[i].of[T / 2](wide, formats[id].has_min, l, chunk, &w, panel, blocks, acc);
-            return true;
-        }
-    return false;
+    bool halves = formats[id].int_block == 16;
+    stripe_shape *const *shapes = shapes_PLANE_8_1;
+    switch (plane_of(l)) {
+    case PLANE_4: shapes = halves ? shapes_PLANE_4_2 : shapes_PLANE_4_1; break;
+    case PLANE_4_LUT: shapes = shapes_PLANE_4_LUT_1; break;
+    case PLANE_4K: shapes = shapes_PLANE_4K_1; break;
+    case PLANE_6K: shapes = w->expanded ? shapes_PLANE_8_2 : shapes_PLANE_6K_2; break;
+    default: shapes = halves ? shapes_PLANE_8_2 : shapes_PLANE_8_1;
+    }
+    shapes[T - 1](wide, formats[id].has_min, l, w, panel, ahead, sums);
 }
 
 /* ---- float tiles: 4 rows x T, lanes along the columns ---- */
@@ -578,10 +558,10 @@ static const struct tile_ops tile_avx512 = {
     .widths = widths,
     .float_group = 6,
     .transpose = transpose_avx512,
-    .round = round_row_part,
-    .expand = expand_avx512,
-    .multiply = multiply_avx512,
-    .multiply_direct = multiply_direct_avx512,
+    .round = round_avx512,
+    .place = place_avx512,
+    .begin_stripe = begin_stripe_avx512,
+    .multiply_stripe = multiply_stripe_avx512,
     .expand_float = expand_float_avx512,
     .multiply_float = multiply_float_avx512,
     .multiply_float_direct = multiply_float_direct_avx512,

@@ -1,36 +1,41 @@
-/* tiles.c - the loops around the tiles of tiles.h: packing, activation panels, row groups over the pool. */
-#include "tiles.h"
+/* tiles.c - the loops around the integer tiles of tiles.h: packing, tiles of a job over the pool. */
+#include "panel.h"
 
 #include <assert.h>
 #include <string.h>
 
-/* Accumulators of a job stay in L2 beside the activation chunk: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 384, FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32, FEW_ROWS = 24,
-       DIRECT_ROWS = 4 };
-
-static int at_most(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- packing ---- */
 
-struct pack_job {
-    struct matrix *w;
-    int tiles;          /* of one matrix */
-    size_t tile_bytes;
+/* Two tiles that are multiplied together lie together: [pair][chunk][tile of the pair]. */
+struct packing {
+    const struct matrix *w;
+    int tiles;                  /* of one matrix */
+    size_t tile_bytes, chunk_bytes;
 };
+
+static struct packing packing_of(const struct matrix *w)
+{
+    enum format_id f = w->t->format;
+    return (struct packing){ w, (int)((w->t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(f, w->t->cols),
+                             layout_chunk_bytes(f, CHUNK_BLOCKS) };
+}
+
+static uint8_t *chunk_at(const struct packing *k, int mat, int tile, int chunk)
+{
+    size_t width = tile % 2 || tile + 1 < k->tiles ? 2 : 1, own = tile % 2 ? k->chunk_bytes : 0;
+    int blocks = layout_blocks(k->w->t->cols, chunk);
+    if (own && blocks < CHUNK_BLOCKS)
+        own = layout_chunk_bytes(k->w->t->format, blocks);
+    return (uint8_t *)k->w->packed + (size_t)(mat * k->tiles + tile / 2 * 2) * k->tile_bytes + (size_t)chunk * width * k->chunk_bytes + own;
+}
 
 static void pack_tile(void *ctx, int i, int thread)
 {
-    const struct pack_job *job = ctx;
-    const struct matrix *w = job->w;
-    uint8_t *out = (uint8_t *)w->packed + (size_t)i * job->tile_bytes;
+    const struct packing *k = ctx;
+    int mat = i / k->tiles, tile = i % k->tiles;
     (void)thread;
-    for (int c = 0; c * CHUNK_COLS < w->t->cols; c++) {
-        layout_pack_chunk(w, i / job->tiles, i % job->tiles * TILE_ROWS, c, out);
-        out += layout_chunk_bytes(w->t->format, layout_blocks(w->t->cols, c));
-    }
+    for (int c = 0; c * CHUNK_COLS < k->w->t->cols; c++)
+        layout_pack_chunk(k->w, mat, tile * TILE_ROWS, c, chunk_at(k, mat, tile, c));
 }
 
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
@@ -38,363 +43,277 @@ bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err)
     const struct tensor *t = w->t;
     if (rounding_of(w->mode, t->format) == ROUND_NONE)
         return true;            /* float products read the rows as they are */
-    struct pack_job job = { w, (int)((t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(t->format, t->cols) };
-    int tiles = job.tiles * (int)t->mats;
-    w->packed_bytes = (size_t)tiles * job.tile_bytes;
+    struct packing k = packing_of(w);
+    int tiles = k.tiles * (int)t->mats;
+    w->packed_bytes = (size_t)tiles * k.tile_bytes;
     w->packed = kernels_large_pages(w->packed_bytes, err);
     if (!w->packed)
         return false;
-    pool_run(pool, tiles, pack_tile, &job);
+    pool_run(pool, tiles, pack_tile, &k);
     return true;
-}
-
-/* ---- groups: activation rows are taken so many at once as there are kernels for ---- */
-
-static int width_of(const int *widths, int left)
-{
-    while (*widths > left)
-        widths++;
-    return *widths;
-}
-
-struct panel {
-    const struct product *p;
-    const struct tile_ops *ops;
-    const struct layout *layout;
-    int sub, subs;
-    bool wide, has_min;
-    size_t unit;
-};
-
-static struct panel panel_of(const struct product *p)
-{
-    const struct format *f = &formats[p->w->t->format];
-    struct panel a = { .p = p, .ops = p->w->k->tile, .layout = layout_of(p->w->t->format), .sub = f->int_block,
-                       .has_min = f->has_min };
-    a.wide = p->rounding == ROUND_I16 || !a.ops->narrow;
-    a.subs = 32 / a.sub;
-    a.unit = panel_unit(a.wide, a.sub);
-    return a;
-}
-
-/* Where row i of the panel's group starting at row first lies, for a chunk. */
-static uint8_t *panel_chunk(const struct panel *a, int chunk, int blocks, int first)
-{
-    size_t before = (size_t)chunk * CHUNK_BLOCKS * (size_t)a->p->n + (size_t)first * (size_t)blocks;
-    return (uint8_t *)a->p->a->packed + before * a->unit;
-}
-
-/* Element order of the words: wide swaps the middle two of each four. */
-static void put_block(const struct panel *a, const int16_t *codes, float scale, uint8_t *block, int T, int t)
-{
-    uint8_t *to = block + (size_t)t * (a->wide ? 64 : 32);
-    if (a->wide) {
-        int16_t words[32];
-        for (int i = 0; i < 32; i += 4) {
-            words[i] = codes[i];
-            words[i + 1] = codes[i + 2];
-            words[i + 2] = codes[i + 1];
-            words[i + 3] = codes[i + 3];
-        }
-        memcpy(to, words, 64);
-    } else {
-        int8_t bytes[32];
-        for (int i = 0; i < 32; i++)
-            bytes[i] = (int8_t)codes[i];
-        memcpy(to, bytes, 32);
-    }
-    uint8_t *scales = block + (size_t)T * (a->wide ? 64 : 32), *starts = scales + (size_t)T * 4;
-    uint8_t *sums = starts + (size_t)(T * a->subs) * 4;
-    memcpy(scales + 4 * t, &scale, 4);
-    for (int s = 0; s < a->subs; s++) {
-        int32_t sum = 0, start;
-        for (int i = 0; i < a->sub; i++)
-            sum += codes[s * a->sub + i];
-        start = -a->layout->bias * sum;
-        float fsum = (float)sum;
-        memcpy(starts + (size_t)(t * a->subs + s) * 4, &start, 4);
-        memcpy(sums + (size_t)(t * a->subs + s) * 4, &fsum, 4);
-    }
-}
-
-/* n columns from k0 on in stored order. */
-static const float *row_part(const struct product *p, int i, int k0, int n, float *buffer)
-{
-    const float *x = p->a->f32 + (size_t)acts_row(p, i) * p->a->ld;
-    const int32_t *perm = p->w->t->col_perm;
-    if (!perm)
-        return x + k0;
-    for (int k = 0; k < n; k++)
-        buffer[k] = x[perm[k0 + k]];
-    return buffer;
-}
-
-/* Job i rounds the rows of one group (of the widest kernel; its tail is several narrower groups). */
-static void round_group(void *ctx, int job, int thread)
-{
-    const struct panel *a = ctx;
-    int first = job * a->ops->group, end = at_most(first + a->ops->group, a->p->n);
-    (void)thread;
-    for (int T; first < end; first += T) {
-        T = width_of(a->ops->widths, end - first);
-        for (int t = 0; t < T; t++)
-            for (int c = 0; c * CHUNK_COLS < a->p->a->cols; c++) {
-                int blocks = layout_blocks(a->p->a->cols, c);
-                float buffer[CHUNK_COLS], scale[CHUNK_BLOCKS];
-                int16_t codes[CHUNK_COLS];
-                const float *x = row_part(a->p, first + t, c * CHUNK_COLS, blocks * 32, buffer);
-                a->ops->round(a->p->rounding, x, blocks * 32, codes, scale);
-                uint8_t *to = panel_chunk(a, c, blocks, first);
-                for (int b = 0; b < blocks; b++)
-                    put_block(a, codes + 32 * b, scale[b], to + (size_t)b * (size_t)T * a->unit, T, t);
-            }
-    }
 }
 
 /* ---- integer products ---- */
 
 struct integer_job {
     struct panel panel;
-    int tiles, tiles_a_job;
-    size_t tile_bytes;
+    struct packing packing;
+    int blocks;                         /* 32-blocks of a row */
+    int tiles_a_job;
+    int groups_a_block;                 /* by chunks: groups of activation rows that are multiplied in turn */
+    int chunks_a_stripe;
+    bool rows_outside;                  /* by stripes: all of a job's weights for one group after another */
 };
 
 static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int chunk, uint8_t *buffer)
 {
-    const struct matrix *w = j->panel.p->w;
-    int mat = j->panel.p->mat;
-    if (!w->packed) {
-        layout_pack_chunk(w, mat, tile * TILE_ROWS, chunk, buffer);
-        return buffer;
-    }
-    return (const uint8_t *)w->packed + (size_t)(mat * j->tiles + tile) * j->tile_bytes +
-           (size_t)chunk * layout_chunk_bytes(w->t->format, CHUNK_BLOCKS);
+    const struct product *p = j->panel.p;
+    if (p->w->packed)
+        return chunk_at(&j->packing, p->mat, tile, chunk);
+    layout_pack_chunk(p->w, p->mat, tile * TILE_ROWS, chunk, buffer);
+    return buffer;
 }
 
-/* One or two tiles, one chunk, activation rows first .. end - 1; accumulators acc [tiles][end - first][16]. */
-static void multiply_chunk(const struct integer_job *j, int tile, int tiles, int chunk, int first, int end, float *acc)
+static int tiles_of_job(const struct integer_job *j, int i)
+{
+    return at_most(j->tiles_a_job, j->packing.tiles - i * j->tiles_a_job);
+}
+
+/* ---- by stripes, for sets with multiply_stripe ---- */
+
+/* What a job keeps beside the packed weights: it lies in L2 with them. */
+enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 12 * 1024 };
+
+struct room {
+    uint8_t *at;
+};
+
+static void *room_take(struct room *m, size_t bytes)
+{
+    void *p = m->at;
+    m->at += (bytes + 63) / 64 * 64;
+    return p;
+}
+
+/* Room for a stripe of so many blocks of two tiles. */
+static size_t stripe_bytes(const struct integer_job *j, int blocks)
 {
     const struct panel *a = &j->panel;
-    enum format_id f = a->p->w->t->format;
-    int blocks = layout_blocks(a->p->a->cols, chunk), n = end - first;
-    size_t step = (size_t)n * 16;
-    uint8_t buffer[16 * 1024] __attribute__((aligned(64)));
-    struct expanded w[2] __attribute__((aligned(64)));
-    assert(layout_chunk_bytes(f, blocks) <= sizeof buffer);
-    for (int i = 0; i < tiles; i++) {
-        const uint8_t *packed = packed_chunk(j, tile + i, chunk, buffer);
-        if (a->ops->multiply_direct && width_of(a->ops->widths, n) == n &&
-            a->ops->multiply_direct(f, packed, a->wide, panel_chunk(a, chunk, blocks, first), n, blocks,
-                                    acc + (size_t)i * step)) {
-            if (i == tiles - 1)
-                return;
+    size_t scales = sizeof(float[2][TILE_ROWS]) * (size_t)(blocks * a->subs), chunks = (size_t)(blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
+    return scales * (a->has_min ? 2 : 1) + (a->layout->plane == PLANE_6K ? 2 * CHUNK_COLS * TILE_ROWS * chunks : 0) +
+           (j->packing.w->packed ? 0 : 2 * (j->packing.chunk_bytes + 64) * chunks) + 256;
+}
+
+/* A last tile alone is taken twice: both are the same, and so are their sums. */
+static struct stripe stripe_open(const struct integer_job *j, int tile, int tiles, int chunk, struct room *m)
+{
+    const struct panel *a = &j->panel;
+    struct stripe s = { .blocks = at_most(j->blocks - chunk * CHUNK_BLOCKS, j->chunks_a_stripe * CHUNK_BLOCKS) };
+    size_t scales = sizeof *s.scale * (size_t)(s.blocks * a->subs);
+    s.scale = room_take(m, scales);
+    s.min = a->has_min ? room_take(m, scales) : s.scale;
+    if (a->layout->plane == PLANE_6K && a->groups > 1)
+        s.expanded = room_take(m, (size_t)s.blocks * 2 * 32 * TILE_ROWS);
+    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++)
+        for (int r = 0; r < 2; r++)
+            s.chunk[c][r] = r < tiles ? packed_chunk(j, tile + r, chunk + c, j->packing.w->packed ? NULL : room_take(m, j->packing.chunk_bytes))
+                                      : s.chunk[c][0];
+    s.next_step = 2 * j->packing.chunk_bytes / CHUNK_BLOCKS;
+    s.next = s.chunk[0][0] + (a->groups == 1 ? FEW_AHEAD : (size_t)s.blocks * s.next_step);
+    a->ops->begin_stripe(a->p->w->t->format, &s);
+    return s;
+}
+
+/* The last rows of W that are no whole tile: through a buffer. */
+static void multiply_edge(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int block, int first, int T)
+{
+    const struct panel *a = &j->panel;
+    float part[16][2][TILE_ROWS], *y = a->p->y + (size_t)first * a->p->ldy + (size_t)tile * TILE_ROWS;
+    size_t bytes = (size_t)(a->p->w->t->rows - tile * TILE_ROWS) * sizeof *y;
+    struct sums sums = { block ? part[0][0] : NULL, part[0][0], 2 * TILE_ROWS, tiles < 2 ? 0 : TILE_ROWS };
+    assert(T <= 16);
+    for (int t = 0; t < T && block; t++)
+        memcpy(part[t], y + (size_t)t * a->p->ldy, bytes);
+    a->ops->multiply_stripe(a->p->w->t->format, s, a->wide, panel_at(a, first, T, block), T, false, &sums);
+    for (int t = 0; t < T; t++)
+        memcpy(y + (size_t)t * a->p->ldy, part[t], bytes);
+}
+
+/* One group of activation rows; between stripes the sums wait in y. */
+static void multiply_group(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int chunk, int g, bool ahead)
+{
+    const struct panel *a = &j->panel;
+    int first = group_first(a->p->n, a->groups, g), end = group_first(a->p->n, a->groups, g + 1), block = chunk * CHUNK_BLOCKS;
+    for (int T; first < end; first += T) {
+        T = width_of(a->ops->widths, end - first);
+        if ((tile + tiles) * TILE_ROWS > a->p->w->t->rows) {
+            multiply_edge(j, s, tile, tiles, block, first, T);
             continue;
         }
-        a->ops->expand(f, packed, blocks, a->wide, &w[i]);
-    }
-    for (int T; first < end; first += T, acc += T * 16) {
-        T = width_of(a->ops->widths, end - first);
-        a->ops->multiply(w, tiles, a->wide, a->sub, a->has_min, panel_chunk(a, chunk, blocks, first), T, blocks, acc, step);
+        float *y = a->p->y + (size_t)first * a->p->ldy + (size_t)tile * TILE_ROWS;
+        struct sums sums = { block ? y : NULL, y, a->p->ldy, tiles < 2 ? 0 : TILE_ROWS };
+        a->ops->multiply_stripe(a->p->w->t->format, s, a->wide, panel_at(a, first, T, block), T, ahead, &sums);
     }
 }
 
-static void store_tile(const struct product *p, int tile, int first, int end, const float *acc)
-{
-    int row = tile * TILE_ROWS, n = at_most(TILE_ROWS, (int)p->w->t->rows - row);
-    for (int i = first; i < end; i++, acc += TILE_ROWS)
-        if (n == TILE_ROWS)
-            memcpy(p->y + (size_t)i * p->ldy + row, acc, TILE_ROWS * sizeof *acc);
-        else
-            memcpy(p->y + (size_t)i * p->ldy + row, acc, (size_t)n * sizeof *acc);
-}
-
-/* Many activation rows: chunk by chunk, so that their codes are read from L2 for all tiles of the job.  Few: tile
- * by tile, so that the weights are one stream. */
-static void integer_block(const struct integer_job *j, int from, int to, int first, int end, float *acc)
-{
-    int chunks = (j->panel.p->a->cols + CHUNK_COLS - 1) / CHUNK_COLS, n = end - first;
-    int width = n <= DIRECT_ROWS ? 1 : 2, steps = (to - from + width - 1) / width;
-    for (int i = 0; i < chunks * steps; i++) {
-        int chunk = n <= FEW_ROWS ? i % chunks : i / steps, step = n <= FEW_ROWS ? i / chunks : i % steps;
-        int tile = from + width * step;
-        multiply_chunk(j, tile, at_most(width, to - tile), chunk, first, end, acc + width * step * n * 16);
-    }
-}
-
-static void integer_group(void *ctx, int i, int thread)
+/* Activations that stay in L2: pair by pair, so that the weights are one stream. */
+static void stripe_job(void *ctx, int i, int thread)
 {
     const struct integer_job *j = ctx;
-    const struct product *p = j->panel.p;
-    int from = i * j->tiles_a_job, to = at_most(from + j->tiles_a_job, j->tiles);
-    float acc[ACC_FLOATS] __attribute__((aligned(64)));
+    int from = i * j->tiles_a_job, to = from + tiles_of_job(j, i);
+    uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
     (void)thread;
-    for (int first = 0; first < p->n; first += BLOCK_ROWS) {
-        int end = at_most(first + BLOCK_ROWS, p->n), floats = (end - first) * 16;
-        memset(acc, 0, (size_t)(to - from) * (size_t)floats * sizeof *acc);
-        integer_block(j, from, to, first, end, acc);
-        for (int tile = from; tile < to; tile++)
-            store_tile(p, tile, first, end, acc + (tile - from) * floats);
+    for (int tile = from; tile < to; tile += 2)
+        for (int chunk = 0; chunk * CHUNK_BLOCKS < j->blocks; chunk += j->chunks_a_stripe) {
+            struct room m = { memory };
+            int tiles = at_most(to - tile, 2);
+            struct stripe s = stripe_open(j, tile, tiles, chunk, &m);
+            for (int g = 0; g < j->panel.groups; g++)
+                multiply_group(j, &s, tile, tiles, chunk, g, g == 0 && j->packing.w->packed);
+        }
+}
+
+/* Others: group by group, with the weights of the whole job in L2; y is written in runs of the job's rows. */
+static void stripe_job_by_rows(void *ctx, int i, int thread)
+{
+    const struct integer_job *j = ctx;
+    int from = i * j->tiles_a_job, to = from + tiles_of_job(j, i), n = 0;
+    uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
+    struct room m = { memory };
+    struct stripe s[STRIPES_MOST];
+    (void)thread;
+    for (int chunk = 0; chunk * CHUNK_BLOCKS < j->blocks; chunk += j->chunks_a_stripe)
+        for (int tile = from; tile < to; tile += 2)
+            s[n++] = stripe_open(j, tile, at_most(to - tile, 2), chunk, &m);
+    for (int g = 0; g < j->panel.groups; g++)
+        for (int k = 0, pairs = (to - from + 1) / 2; k < n; k++) {
+            int tile = from + k % pairs * 2;
+            multiply_group(j, &s[k], tile, at_most(to - tile, 2), k / pairs * j->chunks_a_stripe, g, false);
+        }
+}
+
+/* ---- by chunks, for sets with expand and multiply ---- */
+
+/* Accumulators of a job stay in L2 beside a chunk of BLOCK_ROWS activation rows: at most ACC_FLOATS of them. */
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 258, LARGEST_CHUNK = CHUNK_COLS * TILE_ROWS + 2 * 16 * TILE_ROWS * 4 };
+
+/* What one job is at: tiles of weights, and some groups of activation rows. */
+struct block {
+    const struct integer_job *job;
+    int from, to;               /* tiles */
+    int group, group_end;
+    int first, end;             /* rows of those groups */
+    float *acc;                 /* [tiles][end - first][16] */
+};
+
+static size_t tile_floats(const struct block *b)
+{
+    return (size_t)(b->end - b->first) * TILE_ROWS;
+}
+
+/* One or two tiles, one chunk. */
+static void chunk_product(const struct block *b, int tile, int chunk)
+{
+    const struct panel *a = &b->job->panel;
+    enum format_id f = a->p->w->t->format;
+    int block = chunk * CHUNK_BLOCKS, blocks = at_most(b->job->blocks - block, CHUNK_BLOCKS), tiles = at_most(b->to - tile, 2);
+    uint8_t buffer[LARGEST_CHUNK] __attribute__((aligned(64)));
+    struct expanded w[2] __attribute__((aligned(64)));
+    float *acc = b->acc + (size_t)(tile - b->from) * tile_floats(b);
+    for (int i = 0; i < tiles; i++)
+        a->ops->expand(f, packed_chunk(b->job, tile + i, chunk, buffer), blocks, a->wide, &w[i]);
+    for (int g = b->group; g < b->group_end; g++) {
+        int first = group_first(a->p->n, a->groups, g), end = group_first(a->p->n, a->groups, g + 1);
+        for (int T; first < end; first += T, acc += T * TILE_ROWS) {
+            T = width_of(a->ops->widths, end - first);
+            a->ops->multiply(w, tiles, a->wide, a->sub, a->has_min, panel_at(a, first, T, block), T, blocks, acc, tile_floats(b));
+        }
     }
 }
 
-/* Tiles a job: enough jobs that threads finish together, few enough that the accumulators fit. */
+/* Activations that stay in L2: tile by tile, so that the weights are one stream.  Others: chunk by chunk, so that
+ * a chunk's are read from L2 for all tiles of the job. */
+static void multiply_block(const struct block *b)
+{
+    const struct panel *a = &b->job->panel;
+    bool few = (size_t)(b->end - b->first) * (size_t)b->job->blocks * a->unit <= FEW_BYTES;
+    int chunks = (b->job->blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, pairs = (b->to - b->from + 1) / 2;
+    for (int i = 0; i < chunks * pairs; i++)
+        chunk_product(b, b->from + 2 * (few ? i / chunks : i % pairs), few ? i % chunks : i / pairs);
+}
+
+/* Row by row: what lies side by side in y is written together. */
+static void store_block(const struct block *b)
+{
+    const struct product *p = b->job->panel.p;
+    for (int i = b->first; i < b->end; i++)
+        for (int tile = b->from; tile < b->to; tile++) {
+            const float *acc = b->acc + (size_t)(tile - b->from) * tile_floats(b) + (size_t)(i - b->first) * TILE_ROWS;
+            int n = at_most(TILE_ROWS, (int)p->w->t->rows - tile * TILE_ROWS);
+            memcpy(p->y + (size_t)i * p->ldy + (size_t)tile * TILE_ROWS, acc, (size_t)n * sizeof *acc);
+        }
+}
+
+static void chunk_job(void *ctx, int i, int thread)
+{
+    const struct integer_job *j = ctx;
+    const struct panel *a = &j->panel;
+    float acc[ACC_FLOATS] __attribute__((aligned(64)));
+    struct block b = { .job = j, .from = i * j->tiles_a_job, .acc = acc };
+    (void)thread;
+    b.to = b.from + tiles_of_job(j, i);
+    for (; b.group < a->groups; b.group = b.group_end) {
+        b.group_end = at_most(b.group + j->groups_a_block, a->groups);
+        b.first = group_first(a->p->n, a->groups, b.group);
+        b.end = group_first(a->p->n, a->groups, b.group_end);
+        memset(acc, 0, (size_t)(b.to - b.from) * tile_floats(&b) * sizeof *acc);
+        multiply_block(&b);
+        store_block(&b);
+    }
+}
+
+/* ---- both ---- */
+
+/* Tiles a job, an even number: enough jobs that threads finish together, few enough for what each keeps. */
 static int share(int tiles, int threads, int most)
 {
     int per = tiles / (threads * 8);
-    return per < 1 ? 1 : at_most(per, most);
+    return per < 2 ? 2 : at_most(per, most) / 2 * 2;
+}
+
+/* Most tiles of a job by stripes; sets how many chunks a stripe has, and the order. */
+static int plan_stripes(struct integer_job *j)
+{
+    const struct panel *a = &j->panel;
+    bool large = a->layout->plane == PLANE_8 || a->layout->plane == PLANE_6K;
+    j->chunks_a_stripe = a->groups == 1 ? 1 : large ? 2 : STRIPE_CHUNKS;
+    int stripes = (j->blocks + j->chunks_a_stripe * CHUNK_BLOCKS - 1) / (j->chunks_a_stripe * CHUNK_BLOCKS);
+    size_t pair = stripe_bytes(j, j->blocks) + (size_t)stripes * 256, all = pair + 2 * j->packing.tile_bytes;
+    j->rows_outside = (size_t)a->p->n * (size_t)j->blocks * a->unit > FEW_BYTES && pair <= ROOM_BYTES && stripes <= STRIPES_MOST;
+    if (!j->rows_outside)
+        return j->packing.tiles + 1;
+    size_t pairs = ROOM_BYTES / pair < JOB_BYTES / all ? ROOM_BYTES / pair : JOB_BYTES / all;
+    return 2 * at_most(pairs ? (int)pairs : 1, STRIPES_MOST / stripes);
+}
+
+static int plan_chunks(struct integer_job *j)
+{
+    int blocks = (j->panel.p->n + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    j->groups_a_block = (j->panel.groups + blocks - 1) / blocks;
+    return ACC_FLOATS / (TILE_ROWS * j->groups_a_block * j->panel.ops->group);
 }
 
 static void integer_apply(const struct product *p)
 {
-    struct integer_job j = { .panel = panel_of(p) };
-    int kind = (int)p->rounding << 16 | j.panel.layout->bias << 8 | j.panel.sub, rows = at_most(p->n, BLOCK_ROWS);
-    struct acts *a = p->a;
-    /* A panel serves every matrix with the same rounding, bias and sub-block. */
-    if (a->packed_kind != kind || a->packed_n != p->n || p->row_list || p->w->t->col_perm) {
-        pool_run(p->pool, (p->n + j.panel.ops->group - 1) / j.panel.ops->group, round_group, &j.panel);
-        a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : kind;
-        a->packed_n = p->n;
-    }
-    j.tiles = (int)((p->w->t->rows + TILE_ROWS - 1) / TILE_ROWS);
-    j.tile_bytes = layout_tile_bytes(p->w->t->format, p->w->t->cols);
-    j.tiles_a_job = share(j.tiles, pool_threads(p->pool), ACC_FLOATS / (16 * rows));
-    pool_run(p->pool, (j.tiles + j.tiles_a_job - 1) / j.tiles_a_job, integer_group, &j);
-}
-
-/* ---- float products ---- */
-
-struct float_job {
-    const struct product *p;
-    const struct tile_ops *ops;
-    int chunks, padded;         /* columns padded to 16 */
-};
-
-static int float_steps(const struct float_job *j, int chunk)
-{
-    return at_most(j->padded - chunk * FLOAT_CHUNK, FLOAT_CHUNK) / 16;
-}
-
-static float *float_panel(const struct float_job *j, int chunk, int first)
-{
-    return (float *)j->p->a->packed + (size_t)chunk * FLOAT_CHUNK * (size_t)j->p->n +
-           (size_t)first * (size_t)float_steps(j, chunk) * 16;
-}
-
-static void gather_group(void *ctx, int job, int thread)
-{
-    const struct float_job *j = ctx;
-    int first = job * j->ops->float_group, T = at_most(j->ops->float_group, j->p->n - first), cols = j->p->a->cols;
-    (void)thread;
-    for (int t = 0; t < T; t++)
-        for (int c = 0; c < j->chunks; c++) {
-            float buffer[FLOAT_CHUNK], *to = float_panel(j, c, first) + t * 16;
-            int n = at_most(cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
-            const float *x = row_part(j->p, first + t, c * FLOAT_CHUNK, n, buffer);
-            for (int k = 0; k < n; k += 16, to += T * 16) {
-                float step[16] = { 0 };
-                memcpy(step, x + k, (size_t)at_most(16, n - k) * sizeof *step);
-                memcpy(to, step, sizeof step);
-            }
-        }
-}
-
-static void expand_rows(const struct float_job *j, int row, int rows, int chunk, float *out)
-{
-    const struct tensor *t = j->p->w->t;
-    int n = at_most((int)t->cols - chunk * FLOAT_CHUNK, FLOAT_CHUNK);
-    for (int r = 0; r < rows; r++) {
-        const uint8_t *from = matrix_row(j->p->w, j->p->mat, row + r);
-        float *to = out + (size_t)(r / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + r % FLOAT_ROWS * 16;
-        j->ops->expand_float(t->format, from + format_row_bytes(t->format, (int64_t)chunk * FLOAT_CHUNK), n, to);
-    }
-}
-
-/* acc of rows x activation rows first .. end - 1: [group][row tile][4][T][16]. */
-static void float_chunk(const struct float_job *j, const float *w, int rows, int chunk, int first, int end, float *acc)
-{
-    int steps = float_steps(j, chunk);
-    for (int T; first < end; first += T) {
-        T = at_most(j->ops->float_group, end - first);
-        const float *panel = float_panel(j, chunk, first);
-        for (int r = 0; r < rows; r += FLOAT_ROWS, acc += FLOAT_ROWS * T * 16)
-            j->ops->multiply_float(w + (size_t)r * FLOAT_CHUNK, panel, T, steps, acc);
-    }
-}
-
-static void store_sums(const struct float_job *j, int row, int rows, int first, int end, const float *acc)
-{
-    const struct product *p = j->p;
-    for (int T; first < end; first += T) {
-        T = at_most(j->ops->float_group, end - first);
-        for (int r = 0; r < rows; r += FLOAT_ROWS, acc += FLOAT_ROWS * T * 16) {
-            float out[FLOAT_ROWS * 16];
-            j->ops->sums(acc, FLOAT_ROWS * T, out);
-            for (int i = 0; i < FLOAT_ROWS && r + i < rows; i++)
-                for (int t = 0; t < T; t++)
-                    p->y[(size_t)(first + t) * p->ldy + (size_t)(row + r + i)] = out[i * T + t];
-        }
-    }
-}
-
-/* Few activation rows (one group): four rows of weights are read as they lie, all columns.  What is left of the job's
- * rows, or all of them, is returned for the way over expanded rows. */
-static int float_direct(const struct float_job *j, int row, int rows, int first, int end, float *acc)
-{
-    const struct product *p = j->p;
-    enum format_id f = p->w->t->format;
-    size_t row_bytes = (size_t)format_row_bytes(f, p->w->t->cols);
-    int r = 0, T = end - first;
-    if (!j->ops->multiply_float_direct || T > j->ops->float_group)
-        return 0;
-    for (; r + FLOAT_ROWS <= rows; r += FLOAT_ROWS)
-        for (int c = 0; c < j->chunks; c++) {
-            int n = at_most(p->a->cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
-            const uint8_t *from = matrix_row(p->w, p->mat, row + r) + format_row_bytes(f, (int64_t)c * FLOAT_CHUNK);
-            if (!j->ops->multiply_float_direct(f, from, row_bytes, n, float_panel(j, c, first), T,
-                                               acc + (size_t)(r * T) * 16))
-                return 0;
-        }
-    return r;
-}
-
-static void float_group(void *ctx, int i, int thread)
-{
-    const struct float_job *j = ctx;
-    const struct product *p = j->p;
-    int row = i * FLOAT_TILE_ROWS, rows = at_most((int)p->w->t->rows - row, FLOAT_TILE_ROWS);
-    float w[FLOAT_TILE_ROWS * FLOAT_CHUNK] __attribute__((aligned(64)));
-    float acc[FLOAT_TILE_ROWS * FLOAT_BLOCK_ROWS * 16] __attribute__((aligned(64)));
-    int padded = (rows + FLOAT_ROWS - 1) / FLOAT_ROWS * FLOAT_ROWS;
-    (void)thread;
-    if (padded != rows)
-        memset(w, 0, sizeof w);
-    for (int first = 0; first < p->n; first += FLOAT_BLOCK_ROWS) {
-        int end = at_most(first + FLOAT_BLOCK_ROWS, p->n);
-        memset(acc, 0, (size_t)(padded * (end - first)) * 16 * sizeof *acc);
-        int done = float_direct(j, row, rows, first, end, acc);
-        for (int c = 0; c < j->chunks && done < rows; c++) {
-            expand_rows(j, row + done, rows - done, c, w);
-            float_chunk(j, w, padded - done, c, first, end, acc + (size_t)(done * (end - first)) * 16);
-        }
-        store_sums(j, row, rows, first, end, acc);
-    }
-}
-
-static void float_apply(const struct product *p)
-{
-    int cols = p->a->cols;
-    struct float_job j = { p, p->w->k->tile, (cols + FLOAT_CHUNK - 1) / FLOAT_CHUNK, (cols + 15) / 16 * 16 };
-    enum { FLOAT_KIND = -1 };
-    struct acts *a = p->a;
-    if (a->packed_kind != FLOAT_KIND || a->packed_n != p->n || p->row_list || p->w->t->col_perm) {
-        pool_run(p->pool, (p->n + j.ops->float_group - 1) / j.ops->float_group, gather_group, &j);
-        a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : FLOAT_KIND;
-        a->packed_n = p->n;
-    }
-    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_TILE_ROWS - 1) / FLOAT_TILE_ROWS, float_group, &j);
+    struct integer_job j = { .panel = panel_of(p), .packing = packing_of(p->w), .blocks = p->a->cols / 32 };
+    bool stripes = j.panel.ops->multiply_stripe != NULL;
+    int most = stripes ? plan_stripes(&j) : plan_chunks(&j);
+    j.tiles_a_job = share(j.packing.tiles, pool_threads(p->pool), most);
+    pool_run(p->pool, (j.packing.tiles + j.tiles_a_job - 1) / j.tiles_a_job,
+             !stripes ? chunk_job : j.rows_outside ? stripe_job_by_rows : stripe_job, &j);
 }
 
 void tiles_apply(const struct product *p)
 {
-    (p->rounding == ROUND_NONE ? float_apply : integer_apply)(p);
+    (p->rounding == ROUND_NONE ? float_tiles_apply : integer_apply)(p);
 }
