@@ -145,57 +145,56 @@ static void affine_blocks(const float *x, const float *importance, float mean_sq
         m[c] = -m[c];
 }
 
+/* d, the min and the fifth bits where the format has them, the nibbles: the blocks of Q4_0, Q4_1, Q5_0 and Q5_1. */
+static uint8_t *put_block(uint8_t *to, float d, const float *min, bool fifth, const uint8_t *codes)
+{
+    uint16_t half[2] = { f32_to_f16(d), min ? f32_to_f16(*min) : 0 };
+    memcpy(to, half, min ? 4 : 2);
+    to += min ? 4 : 2;
+    if (fifth) {
+        pack_fifth_bits(codes, to);
+        to += 4;
+    }
+    pack_nibbles(codes, to);
+    return to + 16;
+}
+
+static inline void write_symmetric(const float *x, const float *importance, uint8_t *to, int64_t n, bool fifth)
+{
+    float ms = importance ? row_mean_square(x, n) : 0;
+    for (int64_t i = 0; i < n; i += 32) {
+        uint8_t codes[32];
+        float d = symmetric_block(x + i, importance ? importance + i : NULL, ms, fifth ? 16 : 8, codes);
+        to = put_block(to, d, NULL, fifth, codes);
+    }
+}
 static void write_q4_0(const float *x, const float *importance, void *out, int64_t n)
 {
-    struct block_q4_0 *b = out;
-    float ms = importance ? row_mean_square(x, n) : 0;
-    for (int64_t i = 0; i < n; i += 32, b++) {
-        uint8_t codes[32];
-        b->d = f32_to_f16(symmetric_block(x + i, importance ? importance + i : NULL, ms, 8, codes));
-        pack_nibbles(codes, b->qs);
-    }
+    write_symmetric(x, importance, out, n, false);
 }
 static void write_q5_0(const float *x, const float *importance, void *out, int64_t n)
 {
-    struct block_q5_0 *b = out;
-    float ms = importance ? row_mean_square(x, n) : 0;
-    for (int64_t i = 0; i < n; i += 32, b++) {
-        uint8_t codes[32];
-        b->d = f32_to_f16(symmetric_block(x + i, importance ? importance + i : NULL, ms, 16, codes));
-        pack_nibbles(codes, b->qs);
-        pack_fifth_bits(codes, b->qh);
+    write_symmetric(x, importance, out, n, true);
+}
+
+static inline void write_affine(const float *x, const float *importance, uint8_t *to, int64_t n, bool fifth)
+{
+    float ms = importance ? row_mean_square(x, n) : 0, d[SEARCH_WIDE], m[SEARCH_WIDE];
+    uint8_t codes[32 * SEARCH_WIDE];
+    for (int64_t i = 0; i < n; i += 32 * SEARCH_WIDE) {
+        int count = n - i < 32 * SEARCH_WIDE ? (int)(n - i) / 32 : SEARCH_WIDE;
+        affine_blocks(x + i, importance ? importance + i : NULL, ms, fifth ? 31 : 15, count, codes, d, m);
+        for (int c = 0; c < count; c++)
+            to = put_block(to, d[c], &m[c], fifth, codes + 32 * c);
     }
 }
 static void write_q4_1(const float *x, const float *importance, void *out, int64_t n)
 {
-    struct block_q4_1 *b = out;
-    float ms = importance ? row_mean_square(x, n) : 0, d[SEARCH_WIDE], m[SEARCH_WIDE];
-    uint8_t codes[32 * SEARCH_WIDE];
-    for (int64_t i = 0; i < n; i += 32 * SEARCH_WIDE) {
-        int count = n - i < 32 * SEARCH_WIDE ? (int)(n - i) / 32 : SEARCH_WIDE;
-        affine_blocks(x + i, importance ? importance + i : NULL, ms, 15, count, codes, d, m);
-        for (int c = 0; c < count; c++, b++) {
-            b->d = f32_to_f16(d[c]);
-            b->m = f32_to_f16(m[c]);
-            pack_nibbles(codes + 32 * c, b->qs);
-        }
-    }
+    write_affine(x, importance, out, n, false);
 }
 static void write_q5_1(const float *x, const float *importance, void *out, int64_t n)
 {
-    struct block_q5_1 *b = out;
-    float ms = importance ? row_mean_square(x, n) : 0, d[SEARCH_WIDE], m[SEARCH_WIDE];
-    uint8_t codes[32 * SEARCH_WIDE];
-    for (int64_t i = 0; i < n; i += 32 * SEARCH_WIDE) {
-        int count = n - i < 32 * SEARCH_WIDE ? (int)(n - i) / 32 : SEARCH_WIDE;
-        affine_blocks(x + i, importance ? importance + i : NULL, ms, 31, count, codes, d, m);
-        for (int c = 0; c < count; c++, b++) {
-            b->d = f32_to_f16(d[c]);
-            b->m = f32_to_f16(m[c]);
-            pack_nibbles(codes + 32 * c, b->qs);
-            pack_fifth_bits(codes + 32 * c, b->qh);
-        }
-    }
+    write_affine(x, importance, out, n, true);
 }
 
 /* Half away from zero, as roundf, of |x| < 2^22: round to even first, then mend the ties that went down. */

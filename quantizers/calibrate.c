@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_ROWS = 128, DEFAULT_TOKENS = 1024, LEAST_TOKENS = 32, GROUP_TOKENS = 4096 };
+enum { DEFAULT_ROWS = 128, DEFAULT_TOKENS = 1024, LEAST_TOKENS = 32, GROUP_TOKENS = 4096, BATCH_TOKENS = 1024 };
 
 /* ---- text to ids ---- */
 
@@ -213,7 +213,8 @@ bool pass_open(struct pass *s, struct job *j, struct error *err)
     const struct calibration *k = j->calibration;
     size_t rows = (size_t)k->rows * (size_t)k->tokens;
     /* 16-bit activations are within 2e-5 of the true inputs and take half the time against rounded weights */
-    struct engine_options o = { .act = ACT_I16, .threads = j->o->threads };
+    struct engine_options o = { .act = ACT_I16, .threads = j->o->threads, .in_place = true, .batch_tokens = BATCH_TOKENS };
+    s->kept_step = STEP_END;
     s->group_rows = GROUP_TOKENS / k->tokens > 0 ? GROUP_TOKENS / k->tokens : 1;
     s->groups = (k->rows + s->group_rows - 1) / s->group_rows;
     bool ok = engine_open(&s->engine, j->model, &o, err) &&
@@ -235,44 +236,124 @@ void pass_close(struct pass *s)
     free(s->x);
     free(s->ple);
     free(s->scratch);
+    free(s->kept);
     *s = (struct pass){ 0 };
+}
+
+/* One group of windows: where it begins, and how large it is. */
+struct group {
+    size_t at, tokens;
+    int rows;
+    float *x, *ple;
+};
+static struct group group_of(const struct pass *s, int g)
+{
+    const struct calibration *k = s->job->calibration;
+    const struct model_config *c = &s->job->model->config;
+    int first = g * s->group_rows, rows = k->rows - first < s->group_rows ? k->rows - first : s->group_rows;
+    size_t at = (size_t)first * (size_t)k->tokens;
+    return (struct group){ at, (size_t)rows * (size_t)k->tokens, rows, s->x + at * (size_t)c->hidden,
+                           s->ple ? s->ple + at * (size_t)c->n_layers * (size_t)c->ple_size : NULL };
 }
 
 bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err)
 {
     const struct calibration *k = s->job->calibration;
     const struct model_config *c = &s->job->model->config;
-    size_t d = (size_t)c->hidden, wide = (size_t)c->n_layers * (size_t)c->ple_size;
     engine_set_tap(s->engine, tap);
     bool ok = true;
     for (int g = 0; ok && g < s->groups; g++) {
-        int first = g * s->group_rows, n = k->rows - first < s->group_rows ? k->rows - first : s->group_rows;
-        size_t at = (size_t)first * (size_t)k->tokens, tokens = (size_t)n * (size_t)k->tokens;
-        float *x = s->x + at * d;
-        if (!keep) {
-            memcpy(s->scratch, x, tokens * d * sizeof *x);
-            x = s->scratch;
-        }
+        struct group w = group_of(s, g);
+        float *x = keep ? w.x : s->scratch;
+        if (!keep)
+            memcpy(x, w.x, w.tokens * (size_t)c->hidden * sizeof *x);
         engine_stream_group(s->engine, g);
-        ok = engine_stream_layer(s->engine, layer, n, k->tokens, x, s->ple ? s->ple + at * wide : NULL, err);
+        ok = engine_stream_layer(s->engine, layer, w.rows, k->tokens, x, w.ple, err);
         if (s->groups > 8 && g % 4 == 0)
             job_progress(s->job, what, layer, c->n_layers);
     }
     engine_set_tap(s->engine, NULL);
+    const struct model *m = s->job->model;
+    for (int i = 0; keep && i < m->n_tensors; i++)
+        if (tensor_layer(m->tensors[i].name) == layer)
+            model_forget(m, &m->tensors[i], 0, m->tensors[i].rows * m->tensors[i].mats);
     return ok && (!keep || pass_check(s, layer, err));
 }
 
-bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err)
+/* ---- step by step ---- */
+
+static void keep_rows(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
 {
-    const struct calibration *k = s->job->calibration;
+    struct pass *s = ctx;
+    for (int i = 0; i < n; i++, s->row++)
+        memcpy(s->kept + s->row * s->kept_cols, x + (size_t)i * ld, (size_t)cols * sizeof *x);
+    if (s->tap)
+        s->tap->see(s->tap->ctx, name, expert, x, n, cols, ld);
+}
+
+/* Columns of the inputs that the next step can go on with, 0 where there are none or they take too much memory. */
+static size_t columns_kept(const struct pass *s, int layer, enum layer_step step)
+{
     const struct model_config *c = &s->job->model->config;
-    int first = group * s->group_rows, n = k->rows - first < s->group_rows ? k->rows - first : s->group_rows;
-    size_t at = (size_t)first * (size_t)k->tokens, d = (size_t)c->hidden;
-    *values = (size_t)n * (size_t)k->tokens * d;
-    memcpy(out, s->x + at * d, *values * sizeof *out);
+    const struct layer_config *l = &c->layers[layer];
+    const struct calibration *k = s->job->calibration;
+    size_t cols = step == STEP_O ? (size_t)c->n_heads * (size_t)l->head_size :
+                  step == STEP_DOWN && l->moe == MOE_NONE ? (size_t)l->ffn_size : 0;
+    return cols * (size_t)k->rows * (size_t)k->tokens * sizeof(float) <= s->memory ? cols : 0;
+}
+
+static bool kept_open(struct pass *s, size_t cols, struct error *err)
+{
+    size_t need = cols * (size_t)s->job->calibration->rows * (size_t)s->job->calibration->tokens;
+    s->kept_step = STEP_END;
+    s->kept_cols = cols;
+    if (need > s->kept_room) {
+        free(s->kept);
+        s->kept_room = 0;
+        s->kept = mem_new_aligned(need, sizeof *s->kept, err);
+        s->kept_room = s->kept ? need : 0;
+    }
+    return !need || s->kept;
+}
+
+bool pass_step_begin(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err)
+{
+    s->from = s->kept_step < step && s->kept_step >= s->stream ? s->kept_step : s->stream;
+    s->to = step;
+    s->next_cols = s->from == s->stream ? columns_kept(s, layer, step) : 0;
+    s->tap = tap;
+    s->row = 0;
+    return s->from != s->stream || kept_open(s, s->next_cols, err);
+}
+
+bool pass_step_group(struct pass *s, int layer, int group, struct error *err)
+{
+    const struct engine_tap keeper = { keep_rows, s };
+    struct group w = group_of(s, group);
+    struct layer_part part = { s->from, s->to, s->from == s->stream ? NULL : s->kept + w.at * s->kept_cols };
+    engine_set_tap(s->engine, s->next_cols ? &keeper : s->tap);
     engine_stream_group(s->engine, group);
-    return engine_stream_layer(s->engine, layer, n, k->tokens, out,
-                               s->ple ? s->ple + at * (size_t)c->n_layers * (size_t)c->ple_size : NULL, err);
+    bool ok = engine_stream_part(s->engine, layer, &part, w.rows, s->job->calibration->tokens, w.x, w.ple, err);
+    engine_set_tap(s->engine, NULL);
+    if (s->groups > 8 && group % 4 == 0)
+        job_progress(s->job, "calibrate", layer, s->job->model->config.n_layers);
+    return ok;
+}
+
+void pass_step_end(struct pass *s)
+{
+    enum layer_step step = s->to;
+    s->kept_step = s->next_cols ? step : STEP_END;
+    s->stream = step == STEP_END ? STEP_QKV : step >= STEP_PLE_GATE ? STEP_PLE_GATE : step >= STEP_FFN ? STEP_FFN : STEP_QKV;
+}
+
+bool pass_step(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err)
+{
+    bool ok = pass_step_begin(s, layer, step, tap, err);
+    for (int g = 0; ok && g < s->groups; g++)
+        ok = pass_step_group(s, layer, g, err);
+    pass_step_end(s);
+    return ok && (step != STEP_END || pass_check(s, layer, err));
 }
 
 bool pass_check(const struct pass *s, int layer, struct error *err)

@@ -1,5 +1,6 @@
-/* hf_folder.c - a Hugging Face folder: model.safetensors, tokenizer files, config.json last, so that a folder that
- * was not finished does not open. */
+/* hf_folder.c - a Hugging Face folder: model.safetensors or its shards, tokenizer files, config.json last, so that a
+ * folder that was not finished does not open.  Files have other names until all are whole; what stood in the folder
+ * before stays until then. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,16 +12,22 @@ struct item {                   /* what stands behind one or more entries */
     struct part *part;
     int64_t mat;                /* -1: the whole stack */
     bool packed;
+    size_t first, n;            /* its entries */
+    int shard;
 };
 struct folder {
-    struct job *job;
+    struct output o;            /* first */
+    const char *dir;
+    size_t next;                /* item to be written */
+    struct safetensors_writer **shards;
+    int n_shards;
+    struct text *names;         /* [n_shards] */
     const struct layout *layout;        /* NULL: nothing packed */
     struct item *items;
     size_t n_items, items_cap;
     struct safetensors_entry *entries;
     size_t n_entries, entries_cap;
     struct arena arena;
-    cJSON *left;                /* modules that stay unquantized */
 };
 
 static const char *dtype_of(enum format_id f)
@@ -45,7 +52,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
     bool packed = f->layout && p->to == f->layout->to;
     if (!mem_grow(&f->items, &f->items_cap, f->n_items + 1, sizeof *f->items, err))
         return false;
-    f->items[f->n_items++] = (struct item){ p, mat, packed };
+    f->items[f->n_items++] = (struct item){ .part = p, .mat = mat, .packed = packed, .first = f->n_entries };
     if (!packed) {
         bool vector = t->rows == 1 && t->mats == 1;
         int64_t dims[3] = { mat < 0 ? t->mats : 1, t->rows, t->cols };
@@ -54,7 +61,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
     }
     struct blob b[MOST_BLOBS];
     int n;
-    if (!f->layout->pack(f->job, p, mat, false, b, &n, err))
+    if (!f->layout->pack(f->o.job, p, mat, false, b, &n, err))
         return false;
     for (int i = 0; i < n; i++) {
         char full[256];
@@ -68,7 +75,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
 static bool add_part(struct folder *f, struct part *p, struct error *err)
 {
     const struct tensor *t = p->source;
-    const struct model *m = f->job->model;
+    const struct model *m = f->o.job->model;
     char name[160];
     if (!hf_name(m, t->name, 0, name, sizeof name))
         return strcmp(t->name, "rope_freqs.weight") == 0 ||
@@ -117,8 +124,8 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
     struct blob b[MOST_BLOBS] = { { 0 } };
     int n = 0;
     if (!it->packed)
-        return write_rows(f->job, it, w, err);
-    bool ok = f->layout->pack(f->job, it->part, it->mat < 0 ? 0 : it->mat, true, b, &n, err);
+        return write_rows(f->o.job, it, w, err);
+    bool ok = f->layout->pack(f->o.job, it->part, it->mat < 0 ? 0 : it->mat, true, b, &n, err);
     for (int i = 0; i < n; i++) {
         uint64_t bytes = strcmp(b[i].dtype, "U8") == 0 ? 1 : strcmp(b[i].dtype, "F16") == 0 ? 2 : 4;
         for (int d = 0; d < b[i].n_dims; d++)
@@ -127,31 +134,130 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
         free(b[i].bytes);
     }
     if (!it->part->method)
-        it->part->method = f->job->method->info.name;
+        it->part->method = f->o.job->method->info.name;
     return ok;
 }
 
-static bool write_weights(struct folder *f, const char *dir, struct error *err)
+/* ---- shards ---- */
+
+/* Items to shards of at most so many bytes, in order; names of the files. */
+static bool plan_shards(struct folder *f, struct error *err)
 {
-    struct safetensors_writer *w = NULL;
-    struct text path = { 0 };
-    char version[64];
-    snprintf(version, sizeof version, "qdelta %s", f->job->o->program_version ? f->job->o->program_version : "");
-    const char *metadata[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->job->notes), "fallbacks", text_str(&f->job->fallbacks), NULL };
-    path_join(&path, dir, "model.safetensors");
-    bool ok = safetensors_writer_open(&w, text_str(&path), f->entries, (int)f->n_entries, metadata, err);
-    for (size_t i = 0; ok && i < f->n_items; i++) {
-        job_progress(f->job, "write", (int)i, (int)f->n_items);
-        ok = write_item(f, &f->items[i], w, err);
+    double room = setting_number(f->o.job, "shard") * 1048576, used = 0;
+    for (size_t i = 0; i < f->n_items; i++) {
+        struct item *it = &f->items[i];
+        double bytes = 0;
+        it->n = (i + 1 < f->n_items ? f->items[i + 1].first : f->n_entries) - it->first;
+        for (size_t e = it->first; e < it->first + it->n; e++)
+            bytes += (double)safetensors_entry_bytes(&f->entries[e]);
+        if (!f->n_shards || used + bytes > room) {
+            f->n_shards++;
+            used = 0;
+        }
+        used += bytes;
+        it->shard = f->n_shards - 1;
     }
-    if (ok)
-        ok = safetensors_writer_commit(w, err);
-    else
-        safetensors_writer_discard(w);
-    if (ok)
-        file_size(text_str(&path), &f->job->report->bytes_out, NULL);
+    f->shards = mem_new((size_t)f->n_shards, sizeof(struct safetensors_writer *), err);
+    f->names = f->shards ? mem_new((size_t)f->n_shards, sizeof *f->names, err) : NULL;
+    for (int k = 0; f->names && k < f->n_shards; k++)
+        if (f->n_shards == 1)
+            text_puts(&f->names[k], "model.safetensors");
+        else
+            text_printf(&f->names[k], "model-%05d-of-%05d.safetensors", k + 1, f->n_shards);
+    return f->names != NULL;
+}
+
+/* "__metadata__" of every shard; version: room for words. */
+static void metadata_of(const struct folder *f, char *version, size_t size, const char **metadata)
+{
+    snprintf(version, size, "qdelta %s", f->o.job->o->program_version ? f->o.job->o->program_version : "");
+    const char *const pairs[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->o.job->notes),
+                                  "fallbacks", text_str(&f->o.job->fallbacks), NULL };
+    memcpy(metadata, pairs, sizeof pairs);
+}
+
+static bool open_shard(struct folder *f, int shard, struct error *err)
+{
+    size_t first = f->n_entries, n = 0;
+    for (size_t i = 0; i < f->n_items; i++)
+        if (f->items[i].shard == shard) {
+            first = first < f->items[i].first ? first : f->items[i].first;
+            n += f->items[i].n;
+        }
+    char version[64];
+    const char *metadata[9];
+    struct text path = { 0 };
+    metadata_of(f, version, sizeof version, metadata);
+    path_join(&path, f->dir, text_str(&f->names[shard]));
+    bool ok = safetensors_writer_open(&f->shards[shard], text_str(&path), f->entries + first, (int)n, metadata, err);
     text_free(&path);
     return ok;
+}
+
+static bool folder_part(struct output *o, struct part *p, struct error *err)
+{
+    struct folder *f = (struct folder *)o;
+    bool ok = true;
+    for (; ok && f->next < f->n_items && f->items[f->next].part == p; f->next++) {
+        const struct item *it = &f->items[f->next];
+        ok = (f->shards[it->shard] || open_shard(f, it->shard, err)) && write_item(f, it, f->shards[it->shard], err);
+    }
+    return ok;
+}
+
+/* model.safetensors.index.json: which shard holds what. */
+static bool write_index(const struct folder *f, struct error *err)
+{
+    cJSON *o = cJSON_CreateObject(), *about = cJSON_AddObjectToObject(o, "metadata"), *map = cJSON_AddObjectToObject(o, "weight_map");
+    double total = 0;
+    for (size_t i = 0; i < f->n_items; i++)
+        for (size_t e = f->items[i].first; e < f->items[i].first + f->items[i].n; e++) {
+            total += (double)safetensors_entry_bytes(&f->entries[e]);
+            cJSON_AddStringToObject(map, f->entries[e].name, text_str(&f->names[f->items[i].shard]));
+        }
+    cJSON_AddNumberToObject(about, "total_size", total);
+    char *text = cJSON_Print(o);
+    struct text path = { 0 };
+    path_join(&path, f->dir, "model.safetensors.index.json");
+    bool ok = text ? file_write(text_str(&path), text, strlen(text), err) : fail(err, STATUS_MEMORY, "out of memory for %s", text_str(&path));
+    text_free(&path);
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return ok;
+}
+
+/* Whatever stood in the folder is no whole model from now on. */
+static void remove_old(const struct folder *f)
+{
+    static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct text path = { 0 };
+        path_join(&path, f->dir, names[i]);
+        unlink(text_str(&path));
+        text_free(&path);
+    }
+}
+
+static bool commit_weights(struct folder *f, struct error *err)
+{
+    char version[64];
+    const char *metadata[9];
+    bool ok = true;
+    metadata_of(f, version, sizeof version, metadata);
+    for (int k = 0; ok && k < f->n_shards; k++)
+        ok = safetensors_writer_metadata(f->shards[k], metadata, err);
+    if (ok)
+        remove_old(f);
+    for (int k = 0; ok && k < f->n_shards; k++) {
+        struct text path = { 0 };
+        uint64_t bytes = 0;
+        path_join(&path, f->dir, text_str(&f->names[k]));
+        ok = safetensors_writer_commit(f->shards[k], err) && file_size(text_str(&path), &bytes, err);
+        f->shards[k] = NULL;
+        f->o.job->report->bytes_out += bytes;
+        text_free(&path);
+    }
+    return ok && (f->n_shards == 1 || write_index(f, err));
 }
 
 /* Files that go along unchanged when the source is a folder. */
@@ -159,11 +265,6 @@ static bool copy_companions(const struct job *j, const char *dir, struct error *
 {
     static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
                                          "generation_config.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt" };
-    if (j->model->source != MODEL_HF) {
-        if (j->model->tokenizer)
-            job_warn(j, "%s: the tokenizer of a GGUF is not turned into tokenizer.json; put the original's into %s", j->model->path, dir);
-        return true;
-    }
     const char *path = j->model->path, *base = dir_exists(path) ? path + strlen(path) : path_base(path);
     bool ok = true;
     for (size_t i = 0; ok && i < ARRAY_LEN(names); i++) {
@@ -181,17 +282,30 @@ static bool copy_companions(const struct job *j, const char *dir, struct error *
     return ok;
 }
 
+/* A vocabulary that tokenizer.json has no words for leaves a folder without one. */
+static bool write_companions(const struct job *j, const char *dir, struct error *err)
+{
+    if (j->model->source == MODEL_HF)
+        return copy_companions(j, dir, err);
+    if (j->model->tokenizer && !model_write_tokenizer(j->model, dir, err)) {
+        if (err->status != STATUS_UNSUPPORTED)
+            return false;
+        job_warn(j, "no tokenizer.json: %s", err->text);
+    }
+    return true;
+}
+
 /* Modules that a quantizing library must leave alone: those that this file keeps whole. */
 static void skip_list(const struct folder *f, cJSON *q)
 {
-    bool bnb = strcmp(f->job->method->info.name, "nf4") == 0 || strcmp(f->job->method->info.name, "fp4") == 0;
+    bool bnb = strcmp(f->o.job->method->info.name, "nf4") == 0 || strcmp(f->o.job->method->info.name, "fp4") == 0;
     cJSON *list = cJSON_AddArrayToObject(q, bnb ? "llm_int8_skip_modules" : "modules_to_not_convert");
     cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"));
     for (size_t i = 0; i < f->n_items; i++) {
         const struct item *it = &f->items[i];
         char name[160];
         if (it->packed || it->part->source->rows == 1 || it->part->layer < 0 ||
-            !hf_name(f->job->model, it->part->source->name, it->mat < 0 ? 0 : (int)it->mat, name, sizeof name) || !str_ends(name, ".weight"))
+            !hf_name(f->o.job->model, it->part->source->name, it->mat < 0 ? 0 : (int)it->mat, name, sizeof name) || !str_ends(name, ".weight"))
             continue;
         name[strlen(name) - strlen(".weight")] = '\0';
         cJSON_AddItemToArray(list, cJSON_CreateString(name));
@@ -200,11 +314,11 @@ static void skip_list(const struct folder *f, cJSON *q)
 
 static bool write_config(const struct folder *f, const char *dir, const char *dtype, struct error *err)
 {
-    cJSON *o = hf_config(f->job->model, dtype, err);
+    cJSON *o = hf_config(f->o.job->model, dtype, err);
     if (!o)
         return false;
     if (f->layout) {
-        cJSON *q = f->layout->config(f->job);
+        cJSON *q = f->layout->config(f->o.job);
         skip_list(f, q);
         cJSON_AddItemToObject(o, "quantization_config", q);
     }
@@ -218,13 +332,6 @@ static bool write_config(const struct folder *f, const char *dir, const char *dt
     return ok;
 }
 
-static void folder_free(struct folder *f)
-{
-    free(f->items);
-    free(f->entries);
-    arena_free(&f->arena);
-}
-
 /* The unquantized weights' type: that of most of them. */
 static const char *plain_dtype(const struct job *j)
 {
@@ -234,18 +341,44 @@ static const char *plain_dtype(const struct job *j)
     return n[FORMAT_F32] > n[FORMAT_BF16] && n[FORMAT_F32] > n[FORMAT_F16] ? "float32" : n[FORMAT_F16] > n[FORMAT_BF16] ? "float16" : "bfloat16";
 }
 
-bool write_hf_folder(struct job *j, const char *out, struct error *err)
+static void folder_discard(struct output *o)
 {
-    struct folder f = { .job = j, .layout = j->method ? layout_find(j->method->info.name, j->format) : NULL };
-    struct text config = { 0 };
-    bool ok = make_dirs(out, err);
-    path_join(&config, out, "config.json");
-    if (ok && file_exists(text_str(&config)))
-        unlink(text_str(&config));      /* whatever stood there is no whole model from now on */
-    for (int i = 0; ok && i < j->n_parts; i++)
-        ok = add_part(&f, &j->parts[i], err);
-    ok = ok && write_weights(&f, out, err) && copy_companions(j, out, err) && write_config(&f, out, plain_dtype(j), err);
-    text_free(&config);
-    folder_free(&f);
+    struct folder *f = (struct folder *)o;
+    for (int k = 0; k < f->n_shards; k++) {
+        if (f->shards)
+            safetensors_writer_discard(f->shards[k]);
+        if (f->names)
+            text_free(&f->names[k]);
+    }
+    free(f->shards);
+    free(f->names);
+    free(f->items);
+    free(f->entries);
+    arena_free(&f->arena);
+    free(f);
+}
+
+static bool folder_commit(struct output *o, struct error *err)
+{
+    struct folder *f = (struct folder *)o;
+    bool ok = commit_weights(f, err) && write_companions(f->o.job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->o.job), err);
+    folder_discard(o);
     return ok;
+}
+
+struct output *folder_output(struct job *j, const char *dir, struct error *err)
+{
+    struct folder *f = mem_new(1, sizeof *f, err);
+    if (!f)
+        return NULL;
+    f->o = (struct output){ j, folder_part, folder_commit, folder_discard };
+    f->dir = dir;
+    f->layout = j->method ? layout_find(j->method->info.name, j->format) : NULL;
+    bool ok = make_dirs(dir, err);
+    for (int i = 0; ok && i < j->n_parts; i++)
+        ok = add_part(f, &j->parts[i], err);
+    if (ok && plan_shards(f, err))
+        return &f->o;
+    folder_discard(&f->o);
+    return NULL;
 }

@@ -1,7 +1,8 @@
 /* job.h - inside of quantizers/: one run of quantize_model or convert_model, and the table of methods.
  *
  * A run makes a list of parts (output tensors, embeddings first, then layer by layer), lets the method choose
- * values where it wants to, and streams everything else through quantize_row while writing. */
+ * values where it wants to, and streams everything else through quantize_row while writing.  A method that goes layer
+ * by layer has each written as soon as it is done, so a model larger than memory can be quantized. */
 #ifndef QDELTA_QUANTIZERS_JOB_H
 #define QDELTA_QUANTIZERS_JOB_H
 
@@ -56,12 +57,14 @@ struct job {
     struct text fallbacks;              /* "blk.0.ffn_down.weight: cd\n", for metadata */
     struct text notes;                  /* further provenance: "key=value\n" under qdelta.quantize. */
     struct quantize_report *report;
+    const char *out_path;
+    struct output *out;                 /* NULL: nothing was written yet */
+    int written;                        /* parts that went to out */
 };
 
-/* Setting KEY of o->settings ("KEY=VALUE"), or fallback; a value that is no number in [lo, hi] is an error. */
-bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
-                    double *out, struct error *err);
-const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback);
+/* Setting KEY, which is one of the method's rows or of those that all have; what was given has been checked before the method runs. */
+double setting_number(const struct job *j, const char *key);
+int setting_word(const struct job *j, const char *key);     /* index among the words of its row */
 
 void job_warn(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_progress(const struct job *j, const char *what, int done, int total);
@@ -93,8 +96,18 @@ struct kv_list {
 bool kv_list_make(struct kv_list *l, const struct job *j, struct error *err);
 void kv_list_free(struct kv_list *l);
 
-bool write_gguf(struct job *j, const char *out, struct error *err);
-bool write_hf_folder(struct job *j, const char *out, struct error *err);
+/* A file or folder in the making: parts in their order, then commit, which makes it appear under its name with the
+ * metadata that the job has by then; discard removes what there is.  Both free it. */
+struct output {
+    struct job *job;
+    bool (*part)(struct output *o, struct part *p, struct error *err);
+    bool (*commit)(struct output *o, struct error *err);
+    void (*discard)(struct output *o);
+};
+struct output *gguf_output(struct job *j, const char *path, struct error *err);
+struct output *folder_output(struct job *j, const char *path, struct error *err);
+/* Write what was not written yet of the parts up to this layer; blocks that a method chose are freed. */
+bool job_write(struct job *j, int layer, struct error *err);
 
 /* Peak resident memory of this process so far. */
 uint64_t peak_rss(void);

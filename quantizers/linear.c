@@ -11,7 +11,7 @@ const struct linear_kernels *linear_best(void)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         return &linear_avx512;
-    if (__builtin_cpu_supports("avx2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &linear_avx2;
 #endif
     return &linear_generic;
@@ -34,7 +34,7 @@ bool hessian_open(struct hessian *h, int n, struct error *err)
 {
     *h = (struct hessian){ .n = n, .ld = (size_t)(n + PANEL - 1) / PANEL * PANEL };
     h->h = mem_new_aligned(h->ld * h->ld, sizeof *h->h, err);
-    h->packed = h->h ? mem_new_aligned(h->ld * CHUNK, sizeof *h->packed, err) : NULL;
+    h->packed = h->h ? mem_new_aligned(h->ld * CHUNK * CHUNKS, sizeof *h->packed, err) : NULL;
     if (h->packed)
         return true;
     hessian_close(h);
@@ -45,6 +45,8 @@ void hessian_close(struct hessian *h)
 {
     free(h->h);
     free(h->packed);
+    free(h->drift);
+    free(h->packed_drift);
     *h = (struct hessian){ 0 };
 }
 
@@ -60,7 +62,7 @@ static void pack_panel(void *ctx, int p, int thread)
     (void)thread;
     const struct add *a = ctx;
     int left = a->h->n - p * PANEL, width = left < PANEL ? left : PANEL;
-    float *to = a->h->packed + (size_t)p * PANEL * CHUNK;
+    float *to = a->h->packed + (size_t)p * PANEL * CHUNK * CHUNKS;
     for (int t = 0; t < a->rows; t++, to += PANEL) {
         memcpy(to, a->x + (size_t)t * a->ld + (size_t)p * PANEL, (size_t)width * sizeof *to);
         memset(to + width, 0, (size_t)(PANEL - width) * sizeof *to);
@@ -73,32 +75,85 @@ static void add_tile(void *ctx, int job, int thread)
     const struct add *a = ctx;
     int i, j;
     triangle(job, &i, &j);
-    const float *p = a->h->packed;
-    linear_best()->syrk(a->rows, p + (size_t)i * PANEL * CHUNK, p + (size_t)j * PANEL * CHUNK,
-                        a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
+    const size_t panel = (size_t)PANEL * CHUNK * CHUNKS;
+    const float *x = a->h->packed;
+    linear_best()->syrk(a->rows, x + (size_t)i * panel, x + (size_t)j * panel, a->h->h + (size_t)i * PANEL * a->h->ld + (size_t)j * PANEL, a->h->ld);
 }
 
 void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld)
 {
+    enum { ROWS = CHUNK * CHUNKS };
     int panels = (int)(h->ld / PANEL);
-    for (int at = 0; at < rows; at += CHUNK) {
-        struct add a = { h, x + (size_t)at * ld, rows - at < CHUNK ? rows - at : CHUNK, ld };
+    for (int at = 0; at < rows; at += ROWS) {
+        struct add a = { h, x + (size_t)at * ld, rows - at < ROWS ? rows - at : ROWS, ld };
         pool_run(pool, panels, pack_panel, &a);
         pool_run(pool, panels * (panels + 1) / 2, add_tile, &a);
     }
     h->tokens += rows;
 }
 
+bool hessian_open_drift(struct hessian *h, struct error *err)
+{
+    h->drift = mem_new_aligned(h->ld * h->ld, sizeof *h->drift, err);
+    h->packed_drift = h->drift ? mem_new_aligned(h->ld * CHUNK * CHUNKS, sizeof *h->packed_drift, err) : NULL;
+    return h->packed_drift != NULL;
+}
+
+struct add_drift {
+    struct add add;
+    const float *want;
+    size_t want_ld;
+};
+
+static void pack_drift(void *ctx, int p, int thread)
+{
+    const struct add_drift *d = ctx;
+    const struct add *a = &d->add;
+    int left = a->h->n - p * PANEL, width = left < PANEL ? left : PANEL;
+    size_t at = (size_t)p * PANEL;
+    float *to = a->h->packed_drift + at * CHUNK * CHUNKS;
+    for (int t = 0; t < a->rows; t++, to += PANEL)
+        for (int c = 0; c < PANEL; c++)
+            to[c] = c < width ? d->want[(size_t)t * d->want_ld + at + (size_t)c] - a->x[(size_t)t * a->ld + at + (size_t)c] : 0;
+    pack_panel(ctx, p, thread);
+}
+
+static void add_drift_tile(void *ctx, int job, int thread)
+{
+    (void)thread;
+    const struct hessian *h = ((struct add_drift *)ctx)->add.h;
+    size_t panels = h->ld / PANEL, i = (size_t)job / panels, j = (size_t)job % panels;
+    linear_best()->syrk(((struct add_drift *)ctx)->add.rows, h->packed_drift + i * PANEL * CHUNK * CHUNKS,
+                        h->packed + j * PANEL * CHUNK * CHUNKS, h->drift + (i * h->ld + j) * PANEL, h->ld);
+}
+
+void hessian_add_drift(struct hessian *h, struct pool *pool, const float *x, size_t ld, const float *want, size_t want_ld, int rows)
+{
+    enum { ROWS = CHUNK * CHUNKS };
+    int panels = (int)(h->ld / PANEL);
+    for (int at = 0; at < rows; at += ROWS) {
+        struct add_drift d = { { h, x + (size_t)at * ld, rows - at < ROWS ? rows - at : ROWS, ld }, want + (size_t)at * want_ld, want_ld };
+        pool_run(pool, panels, pack_drift, &d);
+        pool_run(pool, panels * panels, add_drift_tile, &d);
+    }
+}
+
 bool hessian_finish(struct hessian *h)
 {
     double scale = h->tokens ? 1.0 / (double)h->tokens : 0;
     bool finite = true;
-    for (size_t i = 0; i < (size_t)h->n; i++)
-        for (size_t j = i; j < (size_t)h->n; j++) {
-            double v = h->h[i * h->ld + j] * scale;
-            finite &= isfinite(v) != 0;
-            h->h[i * h->ld + j] = h->h[j * h->ld + i] = v;
-        }
+    for (size_t i = 0; h->drift && i < (size_t)h->n * h->ld; i++) {
+        h->drift[i] *= scale;
+        finite &= isfinite(h->drift[i]) != 0;
+    }
+    for (size_t i0 = 0; i0 < h->ld; i0 += PANEL)                /* tile by tile, so that columns are written in the cache */
+        for (size_t j0 = i0; j0 < h->ld; j0 += PANEL)
+            for (size_t i = i0; i < i0 + PANEL; i++)
+                for (size_t j = j0 > i ? j0 : i; j < j0 + PANEL; j++) {
+                    double v = h->h[i * h->ld + j] * scale;
+                    finite &= isfinite(v) != 0;
+                    h->h[i * h->ld + j] = h->h[j * h->ld + i] = v;
+                }
     return finite;
 }
 

@@ -3,40 +3,56 @@
 #include "linear.h"
 
 enum {
-    ROWS_F = 4, VECS_F = VF_LANES >= 16 ? 4 : VF_LANES >= 8 ? 2 : VF_LANES >= 4 ? 2 : 4,     /* register tile of syrk */
+    ROWS_F = VF_LANES >= 8 ? 4 : 2, VECS_F = VF_LANES >= 16 ? 4 : 2,    /* register tile of syrk and update */
     ROWS_D = 4, VECS_D = VD_LANES >= 8 ? 4 : 2,
-    PER_ROW = WIDE / VF_LANES,                                  /* vectors of WIDE lanes */
-    TILE = VF_LANES >= 16 ? 8 : VF_LANES >= 8 ? 4 : 2,          /* rows of t at once */
+    NEAR = 128,                 /* tokens whose panel stays in the first cache */
 };
+_Static_assert(STRIP % ROWS_F == 0 && WIDE % (VECS_F * VF_LANES) == 0, "whole register tiles");
+
+/* sum[r][v] += sum over k < n of a[k * step_a + r] b[k * step_b + v * lanes]. */
+static inline void multiply_tile(int n, const float *a, size_t step_a, const float *b, size_t step_b, float *sum, size_t ld)
+{
+    vf s[ROWS_F][VECS_F];
+    UNROLL
+    for (int r = 0; r < ROWS_F; r++)
+        UNROLL
+        for (int v = 0; v < VECS_F; v++)
+            s[r][v] = vf_load(sum + (size_t)r * ld + v * VF_LANES);
+    for (int k = 0; k < n; k++, a += step_a, b += step_b)
+        UNROLL
+        for (int r = 0; r < ROWS_F; r++) {
+            vf x = vf_set(a[r]);
+            UNROLL
+            for (int v = 0; v < VECS_F; v++)
+                s[r][v] = vf_fma(x, vf_load(b + v * VF_LANES), s[r][v]);
+        }
+    UNROLL
+    for (int r = 0; r < ROWS_F; r++)
+        UNROLL
+        for (int v = 0; v < VECS_F; v++)
+            vf_store(sum + (size_t)r * ld + v * VF_LANES, s[r][v]);
+}
+
+static void multiply_chunk(int n, const float *a, const float *b, float *sum)
+{
+    for (int from = 0; from < n; from += NEAR, a += NEAR * PANEL, b += NEAR * PANEL)
+        for (int i = 0; i < PANEL; i += ROWS_F)
+            for (int j = 0; j < PANEL; j += VECS_F * VF_LANES)
+                multiply_tile(n - from < NEAR ? n - from : NEAR, a + i, PANEL, b + j, PANEL, sum + i * PANEL + j, PANEL);
+}
 
 static void lanes_syrk(int n, const float *a, const float *b, double *h, size_t ld)
 {
-    for (int i = 0; i < PANEL; i += ROWS_F)
-        for (int j = 0; j < PANEL; j += VECS_F * VF_LANES) {
-            vf sum[ROWS_F][VECS_F];
-            UNROLL
-            for (int r = 0; r < ROWS_F; r++)
-                UNROLL
-                for (int v = 0; v < VECS_F; v++)
-                    sum[r][v] = vf_set(0);
-            for (int t = 0; t < n; t++)
-                UNROLL
-                for (int r = 0; r < ROWS_F; r++) {
-                    vf x = vf_set(a[t * PANEL + i + r]);
-                    UNROLL
-                    for (int v = 0; v < VECS_F; v++)
-                        sum[r][v] = sum[r][v] + x * vf_load(b + t * PANEL + j + v * VF_LANES);
-                }
-            UNROLL
-            for (int r = 0; r < ROWS_F; r++)
-                UNROLL
-                for (int v = 0; v < VECS_F; v++) {
-                    float s[VF_LANES];
-                    vf_store(s, sum[r][v]);
-                    for (int k = 0; k < VF_LANES; k++)
-                        h[(size_t)(i + r) * ld + (size_t)(j + v * VF_LANES + k)] += (double)s[k];
-                }
-        }
+    double total[PANEL * PANEL] = { 0 };
+    for (int from = 0; from < n; from += CHUNK) {
+        float sum[PANEL * PANEL] = { 0 };
+        multiply_chunk(n - from < CHUNK ? n - from : CHUNK, a + from * PANEL, b + from * PANEL, sum);
+        for (int k = 0; k < PANEL * PANEL; k += VD_LANES)
+            vd_store(total + k, vd_load(total + k) + vd_widen(sum + k));
+    }
+    for (int r = 0; r < PANEL; r++, h += ld)
+        for (int c = 0; c < PANEL; c += VD_LANES)
+            vd_store(h + c, vd_load(h + c) + vd_load(total + r * PANEL + c));
 }
 
 static void lanes_downdate(int n, const double *a, const double *b, double *c, size_t ld)
@@ -55,7 +71,7 @@ static void lanes_downdate(int n, const double *a, const double *b, double *c, s
                     vd x = vd_set(a[k * PANEL + i + r]);
                     UNROLL
                     for (int v = 0; v < VECS_D; v++)
-                        sum[r][v] = sum[r][v] + x * vd_load(b + k * PANEL + j + v * VD_LANES);
+                        sum[r][v] = vd_fma(x, vd_load(b + k * PANEL + j + v * VD_LANES), sum[r][v]);
                 }
             UNROLL
             for (int r = 0; r < ROWS_D; r++)
@@ -67,46 +83,13 @@ static void lanes_downdate(int n, const double *a, const double *b, double *c, s
         }
 }
 
-/* Rows of w that share their loads of e; t is read along its rows. */
-static void update_tile(int n, const float *t, size_t ld, const float *e, float *w)
+static void lanes_update(int strips, int blocks, const float *t, size_t step, const float *e, float *w)
 {
-    vf sum[TILE * PER_ROW];
-    UNROLL
-    for (int i = 0; i < TILE * PER_ROW; i++)
-        sum[i] = vf_load(w + i * VF_LANES);
-    for (int k = 0; k < n; k++) {
-        UNROLL
-        for (int i = 0; i < TILE * PER_ROW; i++)
-            sum[i] = sum[i] + vf_load(e + k * WIDE + i % PER_ROW * VF_LANES) * vf_set(t[(size_t)k * ld + (size_t)(i / PER_ROW)]);
-    }
-    UNROLL
-    for (int i = 0; i < TILE * PER_ROW; i++)
-        vf_store(w + i * VF_LANES, sum[i]);
-}
-
-static void update_one(int n, const float *t, size_t ld, const float *e, float *w)
-{
-    vf sum[PER_ROW];
-    UNROLL
-    for (int v = 0; v < PER_ROW; v++)
-        sum[v] = vf_load(w + v * VF_LANES);
-    for (int k = 0; k < n; k++) {
-        UNROLL
-        for (int v = 0; v < PER_ROW; v++)
-            sum[v] = sum[v] + vf_load(e + k * WIDE + v * VF_LANES) * vf_set(t[(size_t)k * ld]);
-    }
-    UNROLL
-    for (int v = 0; v < PER_ROW; v++)
-        vf_store(w + v * VF_LANES, sum[v]);
-}
-
-static void lanes_update(int rows, int n, const float *t, size_t ld, const float *e, float *w)
-{
-    int j = 0;
-    for (; j + TILE <= rows; j += TILE)
-        update_tile(n, t + j, ld, e, w + (size_t)j * WIDE);
-    for (; j < rows; j++)
-        update_one(n, t + j, ld, e, w + (size_t)j * WIDE);
+    for (int s = 0; s < strips; s++, t += STRIP * DEPTH, w += STRIP * WIDE)
+        for (int r = 0; r < STRIP; r += ROWS_F)
+            for (int v = 0; v < WIDE; v += VECS_F * VF_LANES)
+                for (int k = 0; k < blocks; k++)
+                    multiply_tile(DEPTH, t + (size_t)k * step + r, STRIP, e + k * DEPTH * WIDE + v, WIDE, w + r * WIDE + v, WIDE);
 }
 
 const struct linear_kernels LINEAR_SET = { lanes_syrk, lanes_downdate, lanes_update };

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "calibrate.h"
 #include "hf.h"
@@ -12,22 +12,98 @@
 
 /* ---- settings, messages ---- */
 
-const char *setting_text(const struct quantize_options *o, const char *key, const char *fallback)
+static const struct quantizer_setting common_settings[] = {
+    { "shard", "5000", "MiB of a folder's model file before the next one begins", NULL, 1, 1e7 },
+    { 0 },
+};
+
+const struct quantizer_setting *quantizer_common_settings(void)
 {
-    size_t n = strlen(key);
-    for (int i = 0; o->settings && o->settings[i]; i++)
-        if (strncmp(o->settings[i], key, n) == 0 && o->settings[i][n] == '=')
-            return o->settings[i] + n + 1;
-    return fallback;
+    return common_settings;
 }
 
-bool setting_number(const struct quantize_options *o, const char *key, double lo, double hi, double fallback,
-                    double *out, struct error *err)
+static const struct quantizer_setting *find_row(const struct quantizer_setting *rows, const char *key, size_t n)
 {
-    const char *s = setting_text(o, key, NULL);
-    *out = fallback;
-    return !s || parse_double(s, lo, hi, out) ||
-           fail(err, STATUS_USAGE, "setting %s=%s is not a number from %g to %g", key, s, lo, hi);
+    for (; rows && rows->key; rows++)
+        if (strlen(rows->key) == n && strncmp(rows->key, key, n) == 0)
+            return rows;
+    return NULL;
+}
+
+static const struct quantizer_setting *setting_row(const struct job *j, const char *key, size_t n)
+{
+    const struct quantizer_setting *own = find_row(j->method->info.settings, key, n);
+    return own ? own : find_row(common_settings, key, n);
+}
+
+/* The value of a row: the last one given, or its default. */
+static const char *setting_value(const struct job *j, const struct quantizer_setting *row)
+{
+    const char *value = row->def;
+    size_t n = strlen(row->key);
+    for (const char *const *s = j->o->settings; s && *s; s++)
+        if (strncmp(*s, row->key, n) == 0 && (*s)[n] == '=')
+            value = *s + n + 1;
+    return value;
+}
+
+/* Index of word among "one|two|three", -1: none of them. */
+static int word_index(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (int i = 0;; i++) {
+        size_t len = strcspn(words, "|");
+        if (len == n && strncmp(words, word, n) == 0)
+            return i;
+        if (!words[len])
+            return -1;
+        words += len + 1;
+    }
+}
+
+double setting_number(const struct job *j, const char *key)
+{
+    double x = 0;
+    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
+    parse_double(setting_value(j, row), row->lo, row->hi, &x);
+    return x;
+}
+
+int setting_word(const struct job *j, const char *key)
+{
+    const struct quantizer_setting *row = setting_row(j, key, strlen(key));
+    return word_index(row->words, setting_value(j, row));
+}
+
+static bool unknown_setting(const struct job *j, const char *given, struct error *err)
+{
+    const struct quantizer_setting *const lists[] = { j->method->info.settings, common_settings };
+    struct text known = { 0 };
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        for (const struct quantizer_setting *s = lists[i]; s && s->key; s++)
+            text_printf(&known, "%s%s", known.len ? ", " : "", s->key);
+    fail(err, STATUS_USAGE, "method %s has no setting %s; it has: %s", j->method->info.name, given, text_str(&known));
+    text_free(&known);
+    return false;
+}
+
+static bool check_settings(const struct job *j, struct error *err)
+{
+    for (const char *const *s = j->o->settings; s && *s; s++) {
+        size_t n = strcspn(*s, "=");
+        const struct quantizer_setting *row = setting_row(j, *s, n);
+        const char *value = *s + n + 1;
+        double x;
+        if (!(*s)[n])
+            return fail(err, STATUS_USAGE, "setting %s: expected KEY=VALUE", *s);
+        if (!row)
+            return unknown_setting(j, *s, err);
+        if (row->words && word_index(row->words, value) < 0)
+            return fail(err, STATUS_USAGE, "setting %s: expected one of %s", *s, row->words);
+        if (!row->words && !parse_double(value, row->lo, row->hi, &x))
+            return fail(err, STATUS_USAGE, "setting %s: expected a number from %g to %g", *s, row->lo, row->hi);
+    }
+    return true;
 }
 
 void job_warn(const struct job *j, const char *format, ...)
@@ -143,10 +219,10 @@ static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf
  * same. */
 static bool blocks_fit(const struct tensor *t, bool affine)
 {
-    const struct block_i4m *b = t->data;
-    for (uint64_t i = 0; i < t->bytes / sizeof *b; i++) {
-        bool d = f16_to_f32(f32_to_f16(b[i].d)) == b[i].d, m = f16_to_f32(f32_to_f16(b[i].m)) == b[i].m;
-        if (!d || !(affine ? m : b[i].m == -8 * b[i].d))
+    for (int64_t i = 0, n = t->cols / 32; i < n * t->rows * t->mats; i++) {
+        const struct block_i4m *b = (const struct block_i4m *)(const void *)tensor_at(t, i / n / t->rows, i / n % t->rows) + i % n;
+        bool d = f16_to_f32(f32_to_f16(b->d)) == b->d, m = f16_to_f32(f32_to_f16(b->m)) == b->m;
+        if (!d || !(affine ? m : b->m == -8 * b->d))
             return false;
     }
     return true;
@@ -202,23 +278,67 @@ static bool make_parts(struct job *j, bool to_gguf, struct error *err)
     return ok;
 }
 
-/* ---- checks before anything is written ---- */
+/* ---- output ---- */
 
-static bool same_file(const char *a, const char *b)
+bool job_write(struct job *j, int layer, struct error *err)
 {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    bool gguf = str_ends(j->out_path, ".gguf"), ok = true;
+    if (!j->out && !(j->out = (gguf ? gguf_output : folder_output)(j, j->out_path, err)))
+        return false;
+    for (; ok && j->written < j->n_parts && j->parts[j->written].layer <= layer; j->written++) {
+        struct part *p = &j->parts[j->written];
+        if (layer >= j->model->config.n_layers)
+            job_progress(j, "write", j->written, j->n_parts);
+        ok = j->out->part(j->out, p, err);
+        model_forget(j->model, p->source, 0, p->source->rows * p->source->mats);
+        free(p->data);
+        p->data = NULL;
+    }
+    return ok;
 }
 
-static bool check_output(const struct model *m, const char *out, bool gguf, struct error *err)
+static bool job_commit(struct job *j, struct error *err)
 {
-    if (same_file(m->path, out))
-        return fail(err, STATUS_INPUT, "%s: the output is the input; choose another name", out);
-    if (gguf && dir_exists(out))
-        return fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
-    if (!gguf && file_exists(out))
-        return fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
-    return true;
+    if (!job_write(j, j->model->config.n_layers, err))
+        return false;
+    job_progress(j, "write", j->n_parts, j->n_parts);
+    struct output *out = j->out;
+    j->out = NULL;
+    return out->commit(out, err);
+}
+
+/* ---- checks before anything is written ---- */
+
+/* A file can be made at path; leaves nothing.  there: the folder out need not be made for that. */
+static bool can_write(const char *out, const char *path, bool there, struct error *err)
+{
+    struct file_writer probe = { 0 };
+    bool ok = (there || make_dirs(out, err)) && file_writer_open(&probe, path, err);
+    file_writer_discard(&probe);
+    if (!there)
+        rmdir(out);
+    return ok;
+}
+
+/* The output's name leads to no file that is read, and something can be written there. */
+static bool check_output(const struct job *j, const char *out, bool gguf, struct error *err)
+{
+    const struct { const char *path, *what; } read[] = { { j->o->calib, "calibration text" }, { j->o->imatrix_in, "imatrix" } };
+    struct text inner = { 0 };
+    path_join(&inner, out, "config.json");
+    bool ok = true;
+    if (file_same(j->model->path, out) || model_uses_file(j->model, out) || (!gguf && model_uses_file(j->model, text_str(&inner))))
+        ok = fail(err, STATUS_INPUT, "%s: the output is the input; choose another name", out);
+    for (size_t i = 0; ok && i < ARRAY_LEN(read); i++)
+        if (read[i].path && file_same(read[i].path, out))
+            ok = fail(err, STATUS_INPUT, "%s: the output is the %s; choose another name", out, read[i].what);
+    if (ok && gguf && dir_exists(out))
+        ok = fail(err, STATUS_INPUT, "%s is a folder, expected a .gguf file name", out);
+    if (ok && !gguf && file_exists(out))
+        ok = fail(err, STATUS_INPUT, "%s is a file; a name that does not end in .gguf is a folder to write", out);
+    ok = ok && can_write(out, gguf ? out : text_str(&inner), gguf || dir_exists(out), err);
+    text_free(&inner);
+    return ok;
 }
 
 static bool find_method(struct job *j, const char *spec, struct error *err)
@@ -298,6 +418,8 @@ static void job_close(struct job *j)
         free(j->parts[i].col_scale);
         free(j->parts[i].row_scale);
     }
+    if (j->out)
+        j->out->discard(j->out);
     free(j->parts);
     imatrix_free(j->imatrix);
     calibration_free(j->calibration);
@@ -324,10 +446,10 @@ static bool run(struct job *j, const char *out, struct error *err)
     int64_t started = clock_ns();
     bool gguf = str_ends(out, ".gguf");
     *j->report = (struct quantize_report){ 0 };
-    bool ok = check_kind(j, out, gguf, err) && check_output(j->model, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
+    j->out_path = out;
+    bool ok = check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
-              (!j->method->prepare || j->method->prepare(j, err)) && (gguf ? write_gguf : write_hf_folder)(j, out, err) &&
-              fill_report(j, out, started, err);
+              (!j->method->prepare || j->method->prepare(j, err)) && job_commit(j, err) && fill_report(j, out, started, err);
     job_close(j);
     if (!ok)
         quantize_report_free(j->report);
@@ -338,7 +460,7 @@ bool quantize_model(const struct model *m, const char *out, const struct quantiz
                     struct quantize_report *report, struct error *err)
 {
     struct job j = { .model = m, .o = o, .report = report };
-    if (!find_method(&j, o->method, err))
+    if (!find_method(&j, o->method, err) || !check_settings(&j, err))
         return false;
     if (model_is_quantized(m)) {
         if (!o->requantize)
@@ -356,5 +478,7 @@ bool convert_model(const struct model *m, const char *out, const char *recipe, c
     struct job j = { .model = m, .o = o, .report = report, .method = method_convert, .format = recipe };
     if (recipe && !(j.recipe = recipe_find(recipe)))
         return fail(err, STATUS_USAGE, "no recipe %s; `qdelta list methods` names them", recipe);
+    if (!check_settings(&j, err))
+        return false;
     return run(&j, out, err) || fail_in(err, "convert %s", m->path);
 }

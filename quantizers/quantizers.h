@@ -47,12 +47,20 @@ void quantize_report_free(struct quantize_report *r);
 bool convert_model(const struct model *m, const char *out, const char *recipe, const struct quantize_options *o,
                    struct quantize_report *report, struct error *err);
 
+struct quantizer_setting {      /* of --set KEY=VALUE */
+    const char *key, *def;      /* default, as text */
+    const char *help;
+    const char *words;          /* "act|natural"; NULL: a number from lo to hi */
+    double lo, hi;
+};
 struct quantizer_info {
     const char *name, *summary;
     const char *const *formats; /* NULL-terminated */
     bool needs_calibration;
+    const struct quantizer_setting *settings;   /* ends with a NULL key; NULL: none */
 };
 const struct quantizer_info *quantizer_list(int *n);
+const struct quantizer_setting *quantizer_common_settings(void);        /* those that every method has; a NULL key ends */
 
 /* One row of weights to blocks by the reference rule of the format (ggml's), weights (importance) may be NULL.
  * n is a multiple of the format's block.  False when the format cannot be written. */

@@ -13,8 +13,8 @@
 
 const struct solve_kernels *solve_best(void)
 {
-    const struct linear_kernels *l = linear_best();
 #if defined(__x86_64__)
+    const struct linear_kernels *l = linear_best();
     if (l == &linear_avx512)
         return &solve_avx512;
     if (l == &linear_avx2)
@@ -29,12 +29,12 @@ struct matrix {                 /* the work at hand */
     int rows, cols;
     const struct hessian *hessian;
     const struct solve_options *o;
-    float *h;                   /* [cols][ld], damped: for descent and losses */
-    size_t ld;
+    float *h;                   /* tiled [cols][cols], damped: for descent and losses */
+    float *drift;               /* tiled like h, or NULL */
     float *importance;          /* [cols]: diagonal, never all 0 */
     double lambda;
     int *order;                 /* sweep position -> column */
-    float *t;                   /* [cols][ld]: unit factor */
+    float *t;                   /* tiled [cols][cols]: unit factor; NULL when there is none */
     double *d;                  /* [cols] */
     bool factored;
     int64_t row_bytes;
@@ -47,6 +47,7 @@ struct matrix {                 /* the work at hand */
 static void matrix_free(struct matrix *x)
 {
     free(x->h);
+    free(x->drift);
     free(x->importance);
     free(x->order);
     free(x->t);
@@ -98,18 +99,37 @@ static void reversed(const struct matrix *x, double *a, double lambda)
     }
 }
 
-static void unit_factor(struct matrix *x, const double *l)
+/* DEPTH rows of t: R[k][j] = L[n-1-k][n-1-j], each column divided by its R[j][j]. */
+struct unit_rows {
+    struct matrix *x;
+    const double *l;
+};
+static void unit_rows(void *ctx, int block, int thread)
 {
-    int n = x->cols;
-    size_t ld = x->hessian->ld;
-    for (int j = 0; j < n; j++) {
-        double r = l[(size_t)(n - 1 - j) * ld + (size_t)(n - 1 - j)];
+    (void)thread;
+    const struct unit_rows *u = ctx;
+    int n = u->x->cols;
+    for (int k = block * DEPTH; k < (block + 1) * DEPTH; k++) {
+        const double *row = u->l + (size_t)(n - 1 - k) * u->x->hessian->ld;
+        float *t = u->x->t + tiled_at(n, k, 0);
+        for (int j = 0; j < n; j++)
+            t[j / STRIP * DEPTH * STRIP + j % STRIP] = j > k ? (float)(row[n - 1 - j] / sqrt(u->x->d[j])) : 0;
+    }
+}
+
+static bool unit_factor(struct matrix *x, const double *l, struct pool *pool, struct error *err)
+{
+    size_t n = (size_t)x->cols, ld = x->hessian->ld;
+    struct unit_rows u = { x, l };
+    x->t = mem_new_aligned(n * n, sizeof *x->t, err);
+    if (!x->t)
+        return false;
+    for (size_t j = 0; j < n; j++) {
+        double r = l[(n - 1 - j) * (ld + 1)];
         x->d[j] = r * r;
     }
-    for (int k = 0; k < n; k++)             /* R[k][j] = L[n-1-k][n-1-j] */
-        for (int j = k + 1; j < n; j++)
-            x->t[(size_t)k * x->ld + (size_t)j] =
-                (float)(l[(size_t)(n - 1 - k) * ld + (size_t)(n - 1 - j)] / l[(size_t)(n - 1 - j) * ld + (size_t)(n - 1 - j)]);
+    pool_run(pool, x->cols / DEPTH, unit_rows, &u);
+    return true;
 }
 
 static double mean_diagonal(const struct hessian *h)
@@ -142,7 +162,8 @@ static bool factor(struct matrix *x, struct pool *pool, struct error *err)
         free(a);
         return false;
     }
-    for (; !x->factored && (damp <= 1 || damp == x->out->damp); damp *= 2) {
+    bool ok = true;
+    for (; ok && !x->factored && (damp <= 1 || damp == x->out->damp); damp *= 2) {
         struct error why;
         reversed(x, a, damp * mean);
         if (!cholesky(a, x->cols, h->ld, pool, &why))
@@ -150,18 +171,15 @@ static bool factor(struct matrix *x, struct pool *pool, struct error *err)
         x->factored = true;
         x->out->damp = damp;
         x->lambda = damp * mean;
-        unit_factor(x, a);
+        ok = unit_factor(x, a, pool, err);
     }
     free(a);
-    return true;
+    return ok;
 }
 
 static bool prepare(struct matrix *x, struct error *err)
 {
     size_t n = (size_t)x->cols, rows = (size_t)x->rows;
-    x->ld = x->hessian->ld;
-    x->h = mem_new_aligned(n * x->ld, sizeof(float), err);
-    x->t = mem_new_aligned(n * x->ld, sizeof(float), err);
     x->importance = mem_new(n, sizeof(float), err);
     x->order = mem_new(n, sizeof(int), err);
     x->d = mem_new(n, sizeof(double), err);
@@ -172,23 +190,58 @@ static bool prepare(struct matrix *x, struct error *err)
     x->failed = mem_new(rows, sizeof(bool), err);
     x->row_bytes = format_row_bytes(x->grid->format, x->cols);
     x->out->bytes = mem_new(rows * (size_t)x->row_bytes, 1, err);
-    return x->h && x->t && x->importance && x->order && x->d && x->loss && x->plain && x->power && x->subnormal &&
+    return x->importance && x->order && x->d && x->loss && x->plain && x->power && x->subnormal &&
            x->failed && x->out->bytes;
 }
 
-static void fill_h(struct matrix *x)
+static void fill_rows(void *ctx, int block, int thread)
 {
-    const struct hessian *h = x->hessian;
-    bool any = false;
-    for (size_t i = 0; i < (size_t)x->cols; i++) {
-        for (size_t j = 0; j < (size_t)x->cols; j++)
-            x->h[i * x->ld + j] = (float)((i == j ? 1 : 1 - x->o->shrink) * h->h[i * h->ld + j]);
-        x->importance[i] = x->h[i * x->ld + i];
-        any |= x->importance[i] > 0;
-        x->h[i * x->ld + i] = (float)(h->h[i * h->ld + i] + x->lambda);
+    (void)thread;
+    struct matrix *x = ctx;
+    int n = x->cols;
+    for (int i = block * DEPTH; i < (block + 1) * DEPTH; i++) {
+        const double *from = x->hessian->h + (size_t)i * x->hessian->ld;
+        float *to = x->h + tiled_at(n, i, 0);
+        for (int j = 0; j < n; j++)
+            to[j / STRIP * DEPTH * STRIP + j % STRIP] = (float)(i == j ? from[j] + x->lambda : (1 - x->o->shrink) * from[j]);
+        x->importance[i] = (float)from[i];
     }
+}
+
+static bool fill_h(struct matrix *x, struct pool *pool, struct error *err)
+{
+    bool any = false;
+    x->h = mem_new_aligned((size_t)x->cols * (size_t)x->cols, sizeof *x->h, err);
+    if (!x->h)
+        return false;
+    pool_run(pool, x->cols / DEPTH, fill_rows, x);
+    for (int i = 0; i < x->cols; i++)
+        any |= x->importance[i] > 0;
     for (int i = 0; i < x->cols && !any; i++)
         x->importance[i] = 1;
+    return true;
+}
+
+static void fill_drift_rows(void *ctx, int block, int thread)
+{
+    (void)thread;
+    struct matrix *x = ctx;
+    for (int i = block * DEPTH; i < (block + 1) * DEPTH; i++) {
+        const double *from = x->hessian->drift + (size_t)i * x->hessian->ld;
+        float *to = x->drift + tiled_at(x->cols, i, 0);
+        for (int j = 0; j < x->cols; j++)
+            to[j / STRIP * DEPTH * STRIP + j % STRIP] = (float)from[j];
+    }
+}
+
+static bool fill_drift(struct matrix *x, struct pool *pool, struct error *err)
+{
+    if (!x->hessian->drift || !x->o->drift || !(x->lambda > 0))
+        return true;
+    x->drift = mem_new_aligned((size_t)x->cols * (size_t)x->cols, sizeof *x->drift, err);
+    if (x->drift)
+        pool_run(pool, x->cols / DEPTH, fill_drift_rows, x);
+    return x->drift != NULL;
 }
 
 /* ---- WIDE rows ---- */
@@ -223,19 +276,84 @@ static bool rows_open(struct rows *r, const struct matrix *x)
 /* Rows past the end repeat the last one; their results are dropped. */
 static void load_rows(const struct matrix *x, struct rows *r, int first)
 {
-    int nb = x->cols / BLOCK;
     for (int v = 0; v < WIDE; v++) {
         int row = first + v < x->rows ? first + v : x->rows - 1;
         const float *w = x->w + (size_t)row * (size_t)x->cols;
-        float *s = r->line, *m = r->line + nb;
+        for (int c = 0; c < x->cols; c++)
+            r->w[(size_t)c * WIDE + (size_t)v] = w[c];
+    }
+}
+
+/* sum[v] = a . b of each lane */
+static void lane_dots(int n, const float *a, const float *b, double *sum)
+{
+    for (int v = 0; v < WIDE; v++)
+        sum[v] = 0;
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < WIDE; v++)
+            sum[v] += (double)a[(size_t)i * WIDE + (size_t)v] * (double)b[(size_t)i * WIDE + (size_t)v];
+}
+
+/* What is left is a ten-thousandth of what was there at first. */
+static bool lanes_near(const double *first, const double *size)
+{
+    for (int v = 0; v < WIDE; v++)
+        if (size[v] > 1e-8 * first[v])
+            return false;
+    return true;
+}
+
+/* w += w D (H + lambda)^-1: conjugate gradients, preconditioned by the diagonal.  What is large against lambda is
+ * found in the first steps, so that few are enough. */
+static void aim_rows(const struct matrix *x, struct rows *r)
+{
+    enum { STEPS = 24 };
+    const struct linear_kernels *l = linear_best();
+    int n = x->cols, blocks = n / DEPTH, strips = n / STRIP;
+    size_t all = (size_t)n * WIDE, step = (size_t)n * DEPTH;
+    float *left = r->swept, *way = r->value, *h_way = r->gradient, *scaled = r->codes;
+    double first[WIDE], size[WIDE], curve[WIDE], next[WIDE];
+    memset(left, 0, all * sizeof *left);
+    l->update(strips, blocks, x->drift, step, r->w, left);
+    for (int turn = 0; turn <= STEPS; turn++) {
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < WIDE; v++)
+                scaled[i * WIDE + v] = left[i * WIDE + v] / x->h[tiled_at(n, i, i)];
+        lane_dots(n, left, scaled, next);
+        if (turn == 0)
+            memcpy(first, next, sizeof first);
+        else if (lanes_near(first, next))
+            break;
+        for (int v = 0; v < WIDE; v++)
+            curve[v] = turn && size[v] > 0 ? next[v] / size[v] : 0;
+        for (size_t i = 0; i < all; i++)
+            way[i] = turn ? scaled[i] + (float)curve[i % WIDE] * way[i] : scaled[i];
+        memcpy(size, next, sizeof size);
+        memset(h_way, 0, all * sizeof *h_way);
+        l->update(strips, blocks, x->h, step, way, h_way);
+        lane_dots(n, way, h_way, curve);
+        for (int v = 0; v < WIDE; v++)
+            curve[v] = curve[v] > 0 ? size[v] / curve[v] : 0;
+        for (size_t i = 0; i < all; i++) {
+            r->w[i] += (float)curve[i % WIDE] * way[i];
+            left[i] -= (float)curve[i % WIDE] * h_way[i];
+        }
+    }
+}
+
+static void fit_rows(const struct matrix *x, struct rows *r)
+{
+    int nb = x->cols / BLOCK;
+    float *w = r->line, *s = w + x->cols, *m = s + nb;
+    for (int v = 0; v < WIDE; v++) {
+        for (int c = 0; c < x->cols; c++)
+            w[c] = r->w[(size_t)c * WIDE + (size_t)v];
         grid_fit(x->grid, w, x->importance, x->cols, s, m, r->bytes + v * x->row_bytes);
         for (int b = 0; b < nb; b++) {
             r->s[b * WIDE + v] = s[b];
             r->inv[b * WIDE + v] = s[b] != 0 ? 1 / s[b] : 0;
             r->m[b * WIDE + v] = m[b];
         }
-        for (int c = 0; c < x->cols; c++)
-            r->w[(size_t)c * WIDE + (size_t)v] = w[c];
     }
 }
 
@@ -263,21 +381,27 @@ static void rows_loss(const struct matrix *x, const struct rows *r, double *loss
 
 static struct descent descent_of(const struct matrix *x, struct rows *r, int passes)
 {
-    return (struct descent){ .grid = x->grid, .n = x->cols, .passes = passes, .h = x->h, .ld = x->ld, .w = r->w, .s = r->s,
+    return (struct descent){ .grid = x->grid, .n = x->cols, .passes = passes, .h = x->h, .w = r->w, .s = r->s,
                              .inv = r->inv, .m = r->m, .codes = r->codes, .value = r->value, .gradient = r->gradient };
 }
 
-/* w' H w: descent of no passes from all zeros gives H (0 - w). */
+/* w' H w = sum over spans of columns of w_s' (H_ss w_s + 2 sum over earlier spans of H_sr w_r): half of H is enough. */
 static void rows_power(const struct matrix *x, struct rows *r, double *power)
 {
-    struct linear_kernels const *l = linear_best();
+    const struct linear_kernels *l = linear_best();
+    size_t step = (size_t)x->cols * DEPTH;
     memset(r->gradient, 0, (size_t)x->cols * WIDE * sizeof *r->gradient);
-    for (int from = 0; from < x->cols; from += BLOCK)
-        l->update(x->cols, BLOCK, x->h + (size_t)from * x->ld, x->ld, r->w + (size_t)from * WIDE, r->gradient);
     for (int v = 0; v < WIDE; v++)
         power[v] = 0;
-    for (size_t i = 0; i < (size_t)x->cols * WIDE; i++)
-        power[i % WIDE] += (double)r->w[i] * ((double)r->gradient[i] - x->lambda * (double)r->w[i]);
+    for (int from = 0, to; from < x->cols; from = to) {
+        float own[SWEEP_BLOCK * WIDE] = { 0 }, *w = r->w + (size_t)from * WIDE, *earlier = r->gradient + (size_t)from * WIDE;
+        to = from + SWEEP_BLOCK < x->cols ? from + SWEEP_BLOCK : x->cols;
+        l->update((to - from) / STRIP, (to - from) / DEPTH, x->h + tiled_at(x->cols, from, from), step, w, own);
+        l->update((x->cols - to) / STRIP, (to - from) / DEPTH, x->h + tiled_at(x->cols, from, to), step, w,
+                  r->gradient + (size_t)to * WIDE);
+        for (int i = 0; i < (to - from) * WIDE; i++)
+            power[i % WIDE] += (double)w[i] * ((double)own[i] + 2 * (double)earlier[i] - x->lambda * (double)w[i]);
+    }
 }
 
 static void sweep_rows(const struct matrix *x, struct rows *r)
@@ -285,7 +409,7 @@ static void sweep_rows(const struct matrix *x, struct rows *r)
     double loss[WIDE] = { 0 };
     for (int k = 0; k < x->cols; k++)
         memcpy(r->swept + (size_t)k * WIDE, r->w + (size_t)x->order[k] * WIDE, WIDE * sizeof *r->w);
-    struct sweep s = { x->grid, x->cols, x->t, x->ld, x->d, x->order, r->s, r->inv, r->m, r->w, r->swept, r->codes, loss };
+    struct sweep s = { x->grid, x->cols, x->t, x->d, x->order, r->s, r->inv, r->m, r->w, r->swept, r->codes, loss };
     solve_best()->sweep(&s);
 }
 
@@ -318,6 +442,9 @@ static void solve_group(void *ctx, int group, int thread)
     }
     double power[WIDE], plain[WIDE], loss[WIDE];
     load_rows(x, &r, first);
+    if (x->drift)
+        aim_rows(x, &r);
+    fit_rows(x, &r);
     rows_power(x, &r, power);
     round_rows(x, &r);
     for (int v = 0; v < WIDE; v++)
@@ -348,11 +475,9 @@ bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, cons
 {
     *out = (struct solution){ 0 };
     struct matrix x = { .grid = g, .w = w, .rows = rows, .cols = cols, .hessian = h, .o = o, .out = out };
-    bool ok = prepare(&x, err) && factor(&x, pool, err);
-    if (ok) {
-        fill_h(&x);
+    bool ok = prepare(&x, err) && factor(&x, pool, err) && fill_h(&x, pool, err) && fill_drift(&x, pool, err);
+    if (ok)
         pool_run(pool, (rows + WIDE - 1) / WIDE, solve_group, &x);
-    }
     double loss = 0, plain = 0, power = 0;
     for (int r = 0; ok && r < rows; r++) {
         if (x.failed[r / WIDE])

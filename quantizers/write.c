@@ -47,7 +47,7 @@ static bool repack_row(const struct part *p, int64_t row, uint8_t *out)
     const struct tensor *t = p->source;
     if (t->format != FORMAT_I4M || (p->to != FORMAT_Q4_0 && p->to != FORMAT_Q4_1))
         return false;
-    const struct block_i4m *b = (const struct block_i4m *)t->data + row * (t->cols / 32);
+    const struct block_i4m *b = (const void *)tensor_at(t, row / t->rows, row % t->rows);
     for (int64_t i = 0; i < t->cols / 32; i++) {
         struct block_q4_1 q = { f32_to_f16(b[i].d), f32_to_f16(b[i].m), { 0 } };
         int head = p->to == FORMAT_Q4_0 ? 2 : 4;
@@ -104,6 +104,7 @@ static bool stream_slabs(struct slab *s, sink put, void *ctx, double *error, dou
         }
         if (!put(ctx, s->out, (uint64_t)(s->rows * s->row_bytes), err))
             return false;
+        model_forget(s->job->model, t, s->first, s->rows);     /* heads are re-ordered within a slab or the next */
     }
     return true;
 }
@@ -138,10 +139,10 @@ static bool stream_rounded(const struct job *j, struct part *p, sink put, void *
 }
 
 /* Bytes that exist already, rows permuted where the rotary layout changes. */
-static bool stream_bytes(const struct part *p, const uint8_t *bytes, sink put, void *ctx, struct error *err)
+static bool stream_bytes(const struct part *p, const uint8_t *bytes, int64_t mats, sink put, void *ctx, struct error *err)
 {
     const struct tensor *t = p->source;
-    uint64_t row_bytes = (uint64_t)format_row_bytes(p->to, t->cols), rows = (uint64_t)(t->rows * t->mats);
+    uint64_t row_bytes = (uint64_t)format_row_bytes(p->to, t->cols), rows = (uint64_t)(t->rows * mats);
     if (!p->head_size)
         return put(ctx, bytes, rows * row_bytes, err);
     for (uint64_t r = 0; r < rows; r++)
@@ -155,12 +156,15 @@ static bool finite_source(const struct job *j, const struct part *p, struct erro
 static bool stream_part(const struct job *j, struct part *p, sink put, void *ctx, struct error *err)
 {
     if (p->data)
-        return stream_bytes(p, p->data, put, ctx, err);
+        return stream_bytes(p, p->data, p->source->mats, put, ctx, err);
     if (!same_bytes(p))
         return stream_rounded(j, p, put, ctx, err);
     if (!p->method)
         p->method = "copy";
-    return finite_source(j, p, err) && stream_bytes(p, p->source->data, put, ctx, err);
+    bool ok = finite_source(j, p, err);
+    for (int64_t m = 0; ok && m < p->source->mats; m++)
+        ok = stream_bytes(p, tensor_at(p->source, m, 0), 1, put, ctx, err);
+    return ok;
 }
 
 /* A copied tensor is looked at too: a NaN in a norm ruins the model as surely as one in a matrix. */
@@ -328,27 +332,54 @@ static void note_vocabulary(const struct job *j, const struct kv_list *l)
         job_warn(j, "written without a vocabulary (%s)", j->model->tokenizer_error ? j->model->tokenizer_error : "the source has none");
 }
 
-bool write_gguf(struct job *j, const char *out, struct error *err)
+struct gguf_file {
+    struct output o;            /* first */
+    struct gguf_writer *w;
+};
+
+static void gguf_discard(struct output *o)
 {
+    struct gguf_file *g = (struct gguf_file *)o;
+    gguf_writer_discard(g->w);
+    free(g);
+}
+
+static bool gguf_part(struct output *o, struct part *p, struct error *err)
+{
+    return stream_part(o->job, p, gguf_sink, ((struct gguf_file *)o)->w, err);
+}
+
+static bool gguf_commit(struct output *o, struct error *err)
+{
+    struct gguf_file *g = (struct gguf_file *)o;
     struct kv_list kv;
-    struct gguf_writer *w = NULL;
+    bool ok = kv_list_make(&kv, o->job, err) && gguf_writer_metadata(g->w, kv.kv, kv.n, err);
+    if (ok) {
+        ok = gguf_writer_commit(g->w, err);
+        g->w = NULL;
+    }
+    kv_list_free(&kv);
+    gguf_discard(o);
+    return ok;
+}
+
+struct output *gguf_output(struct job *j, const char *path, struct error *err)
+{
+    struct kv_list kv = { 0 };
     struct writer_tensor *tensors = mem_new((size_t)j->n_parts, sizeof *tensors, err);
-    bool ok = kv_list_make(&kv, j, err) && tensors;
+    struct gguf_file *g = tensors ? mem_new(1, sizeof *g, err) : NULL;
+    bool ok = g && kv_list_make(&kv, j, err);
     if (ok)
         note_vocabulary(j, &kv);
     for (int i = 0; ok && i < j->n_parts; i++)
         declare(&tensors[i], &j->parts[i]);
-    ok = ok && gguf_writer_open(&w, out, kv.kv, kv.n, tensors, j->n_parts, err);
-    for (int i = 0; ok && i < j->n_parts; i++) {
-        job_progress(j, "write", i, j->n_parts);
-        ok = stream_part(j, &j->parts[i], gguf_sink, w, err);
-    }
-    if (ok)
-        ok = gguf_writer_commit(w, err);
-    else
-        gguf_writer_discard(w);
-    job_progress(j, "write", j->n_parts, j->n_parts);
+    ok = ok && gguf_writer_open(&g->w, path, kv.kv, kv.n, tensors, j->n_parts, err);
     kv_list_free(&kv);
     free(tensors);
-    return ok;
+    if (!ok) {
+        free(g);
+        return NULL;
+    }
+    g->o = (struct output){ j, gguf_part, gguf_commit, gguf_discard };
+    return &g->o;
 }

@@ -2,7 +2,8 @@
 : "${QDELTA:=build/qdelta}"
 : "${SHARED_DATA:=../shared/data}"
 work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT INT TERM
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 bad=0
 
 ok() { echo "ok $1"; }

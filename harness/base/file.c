@@ -1,3 +1,4 @@
+#define _DEFAULT_SOURCE     /* madvise */
 #include "file.h"
 
 #include <dirent.h>
@@ -45,6 +46,19 @@ void mapping_close(struct mapping *m)
     *m = (struct mapping){ 0 };
 }
 
+bool mapping_forget(const struct mapping *m, const void *p, size_t n)
+{
+    const uint8_t *from = p;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first, last;
+    if (!m->data || from < m->data || from >= m->data + m->size || n > (size_t)(m->data + m->size - from))
+        return false;
+    first = ((uintptr_t)from + page - 1) / page * page;
+    last = ((uintptr_t)from + n) / page * page;
+    if (first < last)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+    return true;
+}
+
 bool file_read(const char *path, size_t max_bytes, struct text *out, struct error *err)
 {
     FILE *f = fopen(path, "rb");
@@ -76,7 +90,7 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
         return false;
     }
     w->partial = partial.data;
-    w->f = fopen(w->partial, "wb");
+    w->f = fopen(w->partial, "w+b");
     if (w->f)
         return true;
     fail_errno(err, w->partial, "cannot create");
@@ -87,6 +101,32 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
 bool file_writer_add(struct file_writer *w, const void *data, size_t len, struct error *err)
 {
     return fwrite(data, 1, len, w->f) == len || fail_errno(err, w->partial, "cannot write");
+}
+
+/* Moves [from, end) by `by` bytes, from the far side on, so that nothing is overwritten before it was read. */
+static bool move_bytes(FILE *f, off_t from, off_t end, off_t by)
+{
+    static const off_t piece = 1 << 20;
+    uint8_t *buffer = malloc((size_t)piece);
+    bool ok = buffer != NULL;
+    for (off_t done = 0, n; ok && done < end - from; done += n) {
+        n = end - from - done < piece ? end - from - done : piece;
+        off_t at = by > 0 ? end - done - n : from + done;
+        ok = fseeko(f, at, SEEK_SET) == 0 && fread(buffer, 1, (size_t)n, f) == (size_t)n && fseeko(f, at + by, SEEK_SET) == 0 &&
+             fwrite(buffer, 1, (size_t)n, f) == (size_t)n;
+    }
+    free(buffer);
+    return ok;
+}
+
+bool file_writer_head(struct file_writer *w, size_t old_len, const void *data, size_t len, struct error *err)
+{
+    off_t from = (off_t)old_len, by = (off_t)len - from, end = -1;
+    bool ok = fseeko(w->f, 0, SEEK_END) == 0 && (end = ftello(w->f)) >= from;
+    ok = ok && (by == 0 || move_bytes(w->f, from, end, by)) && fseeko(w->f, 0, SEEK_SET) == 0 &&
+         fwrite(data, 1, len, w->f) == len && fflush(w->f) == 0 && (by >= 0 || ftruncate(fileno(w->f), end + by) == 0) &&
+         fseeko(w->f, 0, SEEK_END) == 0;
+    return ok || fail_errno(err, w->partial, "cannot write");
 }
 
 bool file_writer_commit(struct file_writer *w, struct error *err)
@@ -131,6 +171,12 @@ bool file_exists(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 bool dir_exists(const char *path)

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "file.h"
-#include "text.h"
 
 cJSON *json_parse(const char *text, size_t len, const char *where, struct error *err)
 {
@@ -108,4 +107,17 @@ bool json_object(const cJSON *o, const char *key, const cJSON **out, const char 
         return wrong(v, key, "an object", where, err);
     *out = v;
     return true;
+}
+
+void json_quote(struct text *out, const char *s, size_t len)
+{
+    text_putc(out, '"');
+    for (const char *end = s + len; s < end; s++)
+        if (*s == '"' || *s == '\\')
+            text_printf(out, "\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            text_printf(out, "\\u%04x", (unsigned char)*s);
+        else
+            text_putc(out, *s);
+    text_putc(out, '"');
 }

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "error.h"
+#include "text.h"
 
 /* Parse; where names the source in errors ("tasks/x/task.json").  NULL with err filled (line and column). */
 cJSON *json_parse(const char *text, size_t len, const char *where, struct error *err);
@@ -23,5 +24,8 @@ bool json_array(const cJSON *o, const char *key, const cJSON **out, const char *
 bool json_object(const cJSON *o, const char *key, const cJSON **out, const char *where, struct error *err);
 /* Member or NULL; a JSON null counts as absent. */
 const cJSON *json_get(const cJSON *o, const char *key);
+
+/* Append s[0..len) as a JSON string; what is not valid UTF-8 goes through as it is. */
+void json_quote(struct text *out, const char *s, size_t len);
 
 #endif

@@ -20,7 +20,7 @@ static struct cost cost_of(const struct model *m)
     for (int i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
         double weights = (double)t->cols * (double)t->rows, bytes = (double)t->bytes / (double)t->mats, used = 1;
-        if (!t->data || t->rows <= 1 || strcmp(t->name, "per_layer_token_embd.weight") == 0)
+        if ((!t->data && !t->parts) || t->rows <= 1 || strcmp(t->name, "per_layer_token_embd.weight") == 0)
             continue;
         if (strcmp(t->name, head) == 0) {
             w.head_weights = weights;

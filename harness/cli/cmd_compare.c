@@ -43,7 +43,7 @@ static bool use_compare(const struct settings *s, struct store *store, const str
         shown--;
     ok = ok && report_print(stdout, rows, shown, s->json, err);
     if (ok && shown < n)
-        note(s, "%d exploratory rows (other metrics of these tasks) with -v", n - shown);
+        note(s, "other metrics of these tasks: %d more with -v", n - shown);
     report_compare_free(rows, n);
     return ok;
 }

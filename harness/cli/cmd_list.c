@@ -113,6 +113,33 @@ static bool list_methods(const struct settings *s, struct error *err)
     return listing_end(&l, err);
 }
 
+static void setting_cells(struct listing *l, const char *method, const struct quantizer_setting *set)
+{
+    for (; set && set->key; set++) {
+        char range[64];
+        snprintf(range, sizeof range, "%g to %g", set->lo, set->hi);
+        cell(l, method);
+        cell(l, set->key);
+        cell(l, set->def);
+        cell(l, set->words ? set->words : range);
+        cell(l, set->help);
+    }
+}
+
+static bool list_settings(const struct settings *s, struct error *err)
+{
+    static const char *const heads[] = { "method", "key", "default", "values", "meaning" };
+    struct listing l;
+    int n;
+    const struct quantizer_info *q = quantizer_list(&n);
+    if (!listing_start(&l, s->json, 5, heads, "lllll", err))
+        return false;
+    for (int i = 0; i < n; i++)
+        setting_cells(&l, q[i].name, q[i].settings);
+    setting_cells(&l, "all", quantizer_common_settings());
+    return listing_end(&l, err);
+}
+
 static bool list_models(const struct settings *s, struct error *err)
 {
     static const char *const heads[] = { "kind", "name" };
@@ -173,7 +200,7 @@ static const struct list {
     bool (*print)(const struct settings *, struct error *);
 } lists[] = {
     { "tasks", list_tasks },   { "formats", list_formats }, { "methods", list_methods },
-    { "models", list_models }, { "runs", list_runs },       { "kernels", list_kernels },
+    { "settings", list_settings }, { "models", list_models }, { "runs", list_runs }, { "kernels", list_kernels },
 };
 
 int cmd_list(const struct settings *s, struct error *err)
@@ -185,7 +212,7 @@ int cmd_list(const struct settings *s, struct error *err)
             return lists[i].print(s, err) ? EXIT_DONE : EXIT_FAILED;
     }
     const char *near = nearest_word(s->rest.words[0], names, ARRAY_LEN(names));
-    fail(err, STATUS_USAGE, "list: \"%s\" is not tasks, formats, methods, models, runs or kernels%s%s%s", s->rest.words[0],
+    fail(err, STATUS_USAGE, "list: \"%s\" is not tasks, formats, methods, settings, models, runs or kernels%s%s%s", s->rest.words[0],
          near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return EXIT_USAGE;
 }

@@ -83,8 +83,13 @@ static bool identify(const struct settings *s, const struct model *m, const stru
     return true;
 }
 
+struct run_list {               /* of this invocation */
+    int64_t *ids;
+    size_t n;
+};
+
 static bool run_task(const struct settings *s, struct store *store, const struct model *m, struct engine *e,
-                     const char *task_arg, struct error *err)
+                     const char *task_arg, struct run_list *runs, struct error *err)
 {
     struct task_options to;
     struct task *t = NULL;
@@ -93,6 +98,7 @@ static bool run_task(const struct settings *s, struct store *store, const struct
         return false;
     bool ok = identify(s, m, e, t, &to, &r, err);
     if (ok) {
+        runs->ids[runs->n++] = r.id;
         char what[256];
         snprintf(what, sizeof what, "%s on %s", m->label, task_name(t));
         struct eval_options eo = { .chat = strcmp(s->chat, "on") == 0 ? CHAT_ON : strcmp(s->chat, "off") == 0 ? CHAT_OFF : CHAT_AUTO,
@@ -120,21 +126,43 @@ static bool run_task(const struct settings *s, struct store *store, const struct
     return ok;
 }
 
+static bool has_tokenizer(const struct model *m, struct error *err)
+{
+    return m->tokenizer || fail(err, STATUS_INPUT, "%s: no tokenizer, and tasks need text: %s", m->path,
+                                m->tokenizer_error ? m->tokenizer_error : "none found");
+}
+
 static bool run_model(const struct settings *s, struct store *store, const char *spec, const struct word_list *tasks,
-                      struct error *err)
+                      struct run_list *runs, struct error *err)
 {
     struct model m;
     struct engine *e = NULL;
     struct engine_options eo;
     if (!engine_options_of(s, &eo, err) || !model_open(&m, spec, true, err))
         return false;
-    bool ok = m.tokenizer || fail(err, STATUS_INPUT, "%s: no tokenizer, and tasks need text: %s", m.path,
-                                  m.tokenizer_error ? m.tokenizer_error : "none found");
-    ok = ok && engine_open(&e, &m, &eo, err);
+    bool ok = has_tokenizer(&m, err) && engine_open(&e, &m, &eo, err);
     for (size_t i = 0; ok && i < tasks->n; i++)
-        ok = run_task(s, store, &m, e, tasks->words[i], err);
+        ok = run_task(s, store, &m, e, tasks->words[i], runs, err);
     engine_close(e);
     model_close(&m);
+    return ok;
+}
+
+/* A later model or task that cannot be opened is known now, not after the hours that the earlier ones take. */
+static bool check_later(const struct settings *s, const struct word_list *models, const struct word_list *tasks, struct error *err)
+{
+    bool ok = true;
+    for (size_t i = 1; ok && i < tasks->n; i++) {
+        struct task_options to;
+        struct task *t = NULL;
+        ok = task_options_of(s, &to, err) && task_open(&t, tasks->words[i], &to, err);
+        task_close(t);
+    }
+    for (size_t i = 1; ok && i < models->n; i++) {
+        struct model m;
+        ok = model_open(&m, models->words[i], true, err) && has_tokenizer(&m, err);
+        model_close(&m);
+    }
     return ok;
 }
 
@@ -154,31 +182,53 @@ static bool split_tasks(const struct word_list *given, struct word_list *out, st
     return out->n > 0 || fail(err, STATUS_USAGE, "run: --task names no task");
 }
 
-/* Scores of the runs of this invocation's models, from the rows. */
-static bool print_scores(const struct settings *s, struct store *store, struct error *err)
+static void print_score(struct table *t, cJSON *array, sqlite3_stmt *q)
 {
-    static const char sql[] =
-        "SELECT model, task, metric, count(*), avg(score), max(run) FROM v_scores GROUP BY run, metric ORDER BY task, metric, run";
-    sqlite3_stmt *q = NULL;
-    if (sqlite3_prepare_v2(store_db(store), sql, -1, &q, NULL) != SQLITE_OK)
-        return fail(err, STATUS_IO, "%s: %s", s->db, sqlite3_errmsg(store_db(store)));
-    static const char *const heads[] = { "run", "model", "task", "metric", "n", "score", "95 % interval" };
-    struct table *t = table_new(7, heads, "rlllrrl", err);
-    if (!t)
-        return sqlite3_finalize(q), false;
-    while (sqlite3_step(q) == SQLITE_ROW) {
-        int n = sqlite3_column_int(q, 3);
-        double p = sqlite3_column_double(q, 4);
-        struct interval w = wilson((int)(p * n + 0.5), n, 0.95);
-        table_cell(t, "%d", sqlite3_column_int(q, 5));
+    static const char *const words[] = { "model", "task", "metric" };
+    int n = sqlite3_column_int(q, 3);
+    double p = sqlite3_column_double(q, 4);
+    struct interval w = wilson((int)(p * n + 0.5), n, 0.95);
+    cJSON *row = array ? cJSON_CreateObject() : NULL;
+    if (row) {
+        cJSON_AddItemToArray(array, row);
+        cJSON_AddNumberToObject(row, "run", sqlite3_column_int(q, 5));
         for (int c = 0; c < 3; c++)
-            table_cell(t, "%s", (const char *)sqlite3_column_text(q, c));
-        table_cell(t, "%d", n);
-        table_cell(t, "%.2f", 100 * p);
-        table_cell(t, "%.2f to %.2f", 100 * w.lo, 100 * w.hi);
+            cJSON_AddStringToObject(row, words[c], (const char *)sqlite3_column_text(q, c));
+        cJSON_AddNumberToObject(row, "n", n);
+        cJSON_AddNumberToObject(row, "score", p);
+        cJSON_AddNumberToObject(row, "score_lo", w.lo);
+        cJSON_AddNumberToObject(row, "score_hi", w.hi);
+        return;
     }
+    table_cell(t, "%d", sqlite3_column_int(q, 5));
+    for (int c = 0; c < 3; c++)
+        table_cell(t, "%s", (const char *)sqlite3_column_text(q, c));
+    table_cell(t, "%d", n);
+    table_cell(t, "%.2f", 100 * p);
+    table_cell(t, "%.2f to %.2f", 100 * w.lo, 100 * w.hi);
+}
+
+/* Scores of the runs of this invocation, from the rows. */
+static bool print_scores(const struct settings *s, struct store *store, const struct run_list *runs, struct error *err)
+{
+    static const char *const heads[] = { "run", "model", "task", "metric", "n", "score", "95 % interval" };
+    struct text sql = { 0 };
+    sqlite3_stmt *q = NULL;
+    text_puts(&sql, "SELECT model, task, metric, count(*), avg(score), run FROM v_scores WHERE run IN (");
+    for (size_t i = 0; i < runs->n; i++)
+        text_printf(&sql, "%s%lld", i ? "," : "", (long long)runs->ids[i]);
+    text_puts(&sql, ") GROUP BY run, metric ORDER BY task, metric, run");
+    bool ok = text_ok(&sql, err) && (sqlite3_prepare_v2(store_db(store), text_str(&sql), -1, &q, NULL) == SQLITE_OK ||
+                                     fail(err, STATUS_IO, "%s: %s", s->db, sqlite3_errmsg(store_db(store))));
+    text_free(&sql);
+    if (!ok)
+        return false;
+    cJSON *array = s->json ? cJSON_CreateArray() : NULL;
+    struct table *t = s->json ? NULL : table_new(7, heads, "rlllrrl", err);
+    while ((t || array) && sqlite3_step(q) == SQLITE_ROW)
+        print_score(t, array, q);
     sqlite3_finalize(q);
-    return table_print(t, stdout, err);
+    return s->json ? json_print(array, err) : t && table_print(t, stdout, err);
 }
 
 int cmd_run(const struct settings *s, struct error *err)
@@ -196,11 +246,14 @@ int cmd_run(const struct settings *s, struct error *err)
     if (!task_options_of(s, &to, err) || !engine_options_of(s, &eo, err))     /* before any file is opened */
         return EXIT_FAILED;
     catch_interrupts();
-    bool ok = split_tasks(&s->tasks, &tasks, &words, err) && store_open(&store, s->db, STORE_WRITE, err);
+    struct run_list runs = { 0 };
+    bool ok = split_tasks(&s->tasks, &tasks, &words, err) && check_later(s, models, &tasks, err) &&
+              (runs.ids = mem_new(models->n * tasks.n, sizeof *runs.ids, err)) && store_open(&store, s->db, STORE_WRITE, err);
     for (size_t i = 0; ok && i < models->n; i++)
-        ok = run_model(s, store, models->words[i], &tasks, err);
-    ok = ok && print_scores(s, store, err);
+        ok = run_model(s, store, models->words[i], &tasks, &runs, err);
+    ok = ok && print_scores(s, store, &runs, err);
     store_close(store);
+    free(runs.ids);
     free(tasks.words);
     arena_free(&words);
     return ok ? EXIT_DONE : EXIT_FAILED;

@@ -30,14 +30,23 @@ static bool list_add(struct word_list *l, const char *word, struct error *err)
     return true;
 }
 
-/* --task in compare and report names one task to keep; --ids FILE in logits is a file.  These spellings are
- * part of the contract, so they are aliases here rather than second rows with other types. */
+/* --task in compare and report names one task to keep; --ids FILE in logits, --text FILE in kld are files, its --limit
+ * counts windows.  These spellings are part of the contract: a command sees and shows them in place of the rows' own. */
 static const struct alias {
     const char *command, *given, *name;
 } aliases[] = {
     { "compare", "task", "only-task" }, { "report", "task", "only-task" }, { "logits", "ids", "ids-file" },
-    { NULL, "tasks", "task" }, { NULL, "models", "model" }, { "tokenize", "prompt", "text" },
+    { "kld", "text", "text-file" }, { "kld", "limit", "windows" }, { NULL, "tasks", "task" }, { NULL, "models", "model" },
 };
+
+/* The spelling that this command has for an option. */
+static const char *shown_name(const struct command *c, const struct option *o)
+{
+    for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
+        if (aliases[i].command && strcmp(aliases[i].command, c->name) == 0 && strcmp(aliases[i].name, o->name) == 0)
+            return aliases[i].given;
+    return o->name;
+}
 
 static const struct option *option_find(const struct command *c, const char *name, size_t len, char letter)
 {
@@ -58,7 +67,7 @@ static bool unknown_option(const struct command *c, const char *given, struct er
     size_t n = 0;
     for (const struct option *o = options; o->name; o++)
         if (is_word(c->option_names, o->name, NULL) && n < ARRAY_LEN(names))
-            names[n++] = o->name;
+            names[n++] = shown_name(c, o);
     char bare[64];
     snprintf(bare, sizeof bare, "%.*s", (int)strcspn(given, "="), given + strspn(given, "-"));
     const char *near = nearest_word(bare, names, n);
@@ -86,7 +95,7 @@ static bool option_set(const struct command *c, const struct option *o, const ch
     void *field = (char *)s + o->field;
     const char *near = NULL;
     if (o->choices && !one_of(o->choices, value, &near))
-        return fail(err, STATUS_USAGE, "%s: --%s %s: expected %s%s%s%s", c->name, o->name, value, o->choices,
+        return fail(err, STATUS_USAGE, "%s: --%s %s: expected %s%s%s%s", c->name, shown_name(c, o), value, o->choices,
                     near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     switch (o->kind) {
     case OPT_FLAG:
@@ -99,11 +108,11 @@ static bool option_set(const struct command *c, const struct option *o, const ch
         return list_add(field, value, err);
     case OPT_INT:
         return parse_int(value, o->lo, o->hi, field) ||
-               fail(err, STATUS_USAGE, "%s: --%s %s: expected a whole number from %lld to %lld", c->name, o->name, value,
+               fail(err, STATUS_USAGE, "%s: --%s %s: expected a whole number from %lld to %lld", c->name, shown_name(c, o), value,
                     (long long)o->lo, (long long)o->hi);
     case OPT_DOUBLE:
         return parse_double(value, (double)o->lo, (double)o->hi, field) ||
-               fail(err, STATUS_USAGE, "%s: --%s %s: expected a number from %lld to %lld", c->name, o->name, value,
+               fail(err, STATUS_USAGE, "%s: --%s %s: expected a number from %lld to %lld", c->name, shown_name(c, o), value,
                     (long long)o->lo, (long long)o->hi);
     }
     return false;
@@ -126,7 +135,7 @@ static bool check_required(const struct command *c, const struct settings *s, st
         const void *field = (const char *)s + o->field;
         bool there = o->kind == OPT_LIST ? ((const struct word_list *)field)->n > 0 : *(const char *const *)field != NULL;
         if (!there)
-            return fail(err, STATUS_USAGE, "%s: --%s %s is missing: %s", c->name, o->name, o->arg, o->help);
+            return fail(err, STATUS_USAGE, "%s: --%s %s is missing: %s", c->name, shown_name(c, o), o->arg, o->help);
     }
     int n = (int)s->rest.n;
     if (n < c->least_rest || (c->most_rest >= 0 && n > c->most_rest)) {
@@ -152,11 +161,11 @@ static bool take_option(const struct command *c, int argc, char **argv, int *i, 
     else if (!is_long && given[2])
         value = given + 2;
     if (o->kind == OPT_FLAG)
-        return value ? fail(err, STATUS_USAGE, "%s: --%s takes no value", c->name, o->name) : option_set(c, o, NULL, s, err);
+        return value ? fail(err, STATUS_USAGE, "%s: --%s takes no value", c->name, shown_name(c, o)) : option_set(c, o, NULL, s, err);
     if (!value && *i + 1 < argc)
         value = argv[++*i];
     if (!value)
-        return fail(err, STATUS_USAGE, "%s: --%s needs %s: %s", c->name, o->name, o->arg, o->help);
+        return fail(err, STATUS_USAGE, "%s: --%s needs %s: %s", c->name, shown_name(c, o), o->arg, o->help);
     if (!option_set(c, o, value, s, err))
         return false;
     while (o->kind == OPT_LIST && *i + 1 < argc && argv[*i + 1][0] != '-')
@@ -228,14 +237,10 @@ void print_command_help(FILE *out, const struct command *c)
         bool required = false;
         if (!is_word(c->option_names, o->name, &required))
             continue;
-        const char *shown = o->name;
-        for (size_t i = 0; i < ARRAY_LEN(aliases); i++)     /* show the contract's spelling */
-            if (aliases[i].command && strcmp(aliases[i].command, c->name) == 0 && strcmp(aliases[i].name, o->name) == 0)
-                shown = aliases[i].given;
         char left[80], letter[8] = "    ";
         if (o->letter)
             snprintf(letter, sizeof letter, "-%c, ", o->letter);
-        snprintf(left, sizeof left, "%s--%s %s", letter, shown, o->arg ? o->arg : "");
+        snprintf(left, sizeof left, "%s--%s %s", letter, shown_name(c, o), o->arg ? o->arg : "");
         fprintf(out, "  %-30s %s", left, o->help);
         if (required)
             fprintf(out, " (required)");

@@ -165,7 +165,7 @@ static int wanted_rows(struct engine *e, const struct work *w, const int *work_o
 static void layers_run(struct engine *e)
 {
     for (int i = 0; i < e->c->n_layers; i++)
-        layer_run(e, i, e->b.x, e->c->ple_size ? e->b.ple : NULL);
+        layer_run(e, i, &layer_whole, e->b.x, e->c->ple_size ? e->b.ple : NULL);
 }
 
 /* Fill a micro-batch from work w[*at] on; *next is the first position of w[*at] not yet taken. */

@@ -263,8 +263,10 @@ struct pool *pool_for(const struct engine *e, double multiplications)
 }
 
 /* A tap wants its rows side by side; y is idle whenever rows are picked by a list. */
-static void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n)
+void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n)
 {
+    if (!e->tap || n == 0)
+        return;
     const float *x = a->f32;
     size_t ld = a->ld;
     for (int i = 0; rows && i < n; i++)
@@ -278,7 +280,7 @@ void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, co
 {
     if (n == 0)
         return;
-    if (e->tap)
+    if (!e->batch.part || e->batch.part->to == STEP_END)
         show(e, w, mat, a, rows, n);
     matrix_apply(w, mat, a, rows, n, y, ldy, pool_for(e, (double)n * (double)w->t->rows * (double)w->t->cols));
 }

@@ -24,8 +24,8 @@ extern const char *const act_mode_names[ACT_COUNT];     /* "i16", "f32", "q8" */
 struct engine_options {
     enum act_mode act;
     int threads;                /* 0 = all CPUs */
-    const char *kernels;        /* "generic", "avx2", "avx512"; NULL = fastest this CPU runs */
-    bool in_place;              /* never repack weights: multiply from the mapping. So it is anyway where memory lacks. */
+    const char *kernels;        /* "generic", "avx2", "neon" ..; NULL = fastest this CPU runs */
+    bool in_place;              /* never repack the model's weights: multiply from the mapping; so it is anyway where memory lacks */
     int batch_tokens;           /* tokens taken through the layers at once; 0 = default: 512, 2048 where the weights do not
                                    fit in memory and are read again for each batch. Changes speed, not bits. */
 };
@@ -100,6 +100,20 @@ void engine_set_tap(struct engine *e, const struct engine_tap *tap);    /* NULL:
  * x is [n_seqs * n][hidden].  ple is Gemma 4 E's per-layer input, [n_seqs * n][n_layers * ple_size], or NULL. */
 bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n, float *x, float *ple, struct error *err);
 bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err);
+/* A layer's matrices in the order in which they meet their inputs. */
+enum layer_step { STEP_QKV, STEP_O, STEP_FFN /* router, gate and up, of experts too */, STEP_DOWN, STEP_PLE_GATE, STEP_PLE_PROJ, STEP_END };
+/* A stretch of a layer, for quantizers that round its matrices one step after another.  The tap sees the inputs of
+ * step to, whose matrices are not multiplied.  x is the stream as step QKV, FFN or PLE_GATE finds it and moves on
+ * where a later one of these, or the end, is reached.  From O, and from DOWN where there are no experts, the part goes
+ * on with inputs, [n_seqs * n][cols of that matrix], as the tap was shown them. */
+struct layer_part {
+    enum layer_step from, to;
+    const float *inputs;
+};
+bool engine_stream_part(struct engine *e, int layer, const struct layer_part *part, int n_seqs, int n, float *x, const float *ple,
+                        struct error *err);
+/* A layer that is not needed any more: its repacked weights are freed. */
+void engine_drop_layer(struct engine *e, int layer);
 /* Layers that read an earlier layer's K/V (Gemma 4 E) find those of the same sequences: when a layer is called
  * several times for different sequences, say which ones are meant by a group number first (0 until told). */
 void engine_stream_group(struct engine *e, int group);

@@ -109,6 +109,10 @@ static void expert_run(struct engine *e, int expert)
     size_t wide = 2 * (size_t)f;
     if (n == 0)
         return;
+    if (e->batch.part->to == STEP_FFN) {
+        show(e, l->gate_up_exps.t ? &l->gate_up_exps : &l->gate_exps, expert, &e->a_in, rows, n);
+        return;
+    }
     if (l->gate_up_exps.t) {
         apply(e, &l->gate_up_exps, expert, &e->a_in, rows, n, e->b.gate, wide);
     } else {
@@ -117,6 +121,10 @@ static void expert_run(struct engine *e, int expert)
     }
     rows_run(e, n, (size_t)f * 8, row_glu);
     acts_set(&e->a_mid, e->b.gate, wide, n, f);
+    if (e->batch.part->to == STEP_DOWN) {
+        show(e, &l->down_exps, expert, &e->a_mid, NULL, n);
+        return;
+    }
     apply(e, &l->down_exps, expert, &e->a_mid, NULL, n, e->b.y, (size_t)e->c->hidden);
     e->batch.expert = expert;
     rows_run(e, n, 2 * (size_t)e->c->hidden, row_sum);

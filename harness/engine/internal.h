@@ -113,6 +113,7 @@ struct batch {
     float *x;                   /* [n][hidden] residual stream */
     const float *ple;           /* [n][n_layers * ple_size] or NULL */
     struct layer *layer;
+    const struct layer_part *part;      /* what of the layer is run */
     int expert;                 /* whose rows are being summed */
     float *logits;              /* rows that get the final softcap */
     struct top2 *tops;          /* of the rows of b.logits */
@@ -189,7 +190,9 @@ uint64_t weights_bytes(const struct engine *e);
 /* engine.c */
 bool scratch_runs(struct engine *e, size_t n, struct error *err);   /* room for n runs in every thread's scratch */
 struct pool *pool_for(const struct engine *e, double multiplications);      /* NULL: not worth the others' time */
-/* Show the tap, if there is one, what is about to be multiplied, and multiply. */
+/* Show the tap, if there is one, what is about to be multiplied. */
+void show(struct engine *e, const struct matrix *w, int mat, const struct acts *a, const int *rows, int n);
+/* The same, unless only the inputs of a later step are asked for, and multiply. */
 void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, const int *rows, int n, float *y,
            size_t ldy);
 /* job(e, row, thread) for rows [0, n); work: floats touched a row, so that small things stay on one thread. */
@@ -234,7 +237,8 @@ void embed_rows(struct engine *e);      /* batch.ids -> b.x and b.ple */
 bool append_check(const struct seq *s, const int32_t *ids, int n, struct error *err);
 
 /* layer.c, attention.c, experts.c */
-void layer_run(struct engine *e, int layer, float *x, const float *ple);
+extern const struct layer_part layer_whole;
+void layer_run(struct engine *e, int layer, const struct layer_part *part, float *x, const float *ple);
 void attention_run(struct engine *e);
 /* out (b.acc): the chosen experts' weighted sum for every row. router_in may be out. */
 void experts_run(struct engine *e, const float *router_in, const float *expert_in, float *out);

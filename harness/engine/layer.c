@@ -96,6 +96,12 @@ static void row_qkv(struct engine *e, int row, int thread)
         store_kv(e, row, thread);
 }
 
+/* Does the part of the layer that is run end before the products of this step? */
+static bool ends_at(const struct engine *e, enum layer_step step)
+{
+    return e->batch.part->to == step;
+}
+
 static void attention_in(struct engine *e)
 {
     struct layer *l = e->batch.layer;
@@ -107,6 +113,10 @@ static void attention_in(struct engine *e)
     }
     rows_run(e, n, hidden(e), row_attn_norm);
     acts_set(&e->a_in, e->b.u, hidden(e), n, e->c->hidden);
+    if (ends_at(e, STEP_QKV)) {
+        show(e, &l->q, 0, &e->a_in, NULL, n);
+        return;
+    }
     apply(e, &l->q, 0, &e->a_in, NULL, n, e->b.q, q_wide);
     if (l->owns_kv)
         apply(e, &l->k, 0, &e->a_in, NULL, n, e->b.k, kv_wide);
@@ -117,20 +127,47 @@ static void attention_in(struct engine *e)
 
 /* ---- feed-forward side ---- */
 
-static void row_after_attention(struct engine *e, int row, int thread)
+static void row_ffn_norm(struct engine *e, int row, int thread)
 {
     (void)thread;
     struct layer *l = e->batch.layer;
-    float *x = row_of(e->batch.x, row, hidden(e)), *y = row_of(e->b.y, row, hidden(e));
+    float *x = row_of(e->batch.x, row, hidden(e));
     int d = e->c->hidden;
-    if (e->c->sandwich_norms)
-        norm(e, y, &l->post_attn_norm, y, d);
-    vec_add(e->k, x, y, d);
     norm(e, x, &l->ffn_norm, row_of(e->b.u, row, hidden(e)), d);
     if (l->c->moe == MOE_GEMMA4) {
         norm(e, x, &l->pre_ffn_norm_2, row_of(e->b.u2, row, hidden(e)), d);
         norm(e, x, &l->router_scale, row_of(e->b.acc, row, hidden(e)), d);
     }
+}
+
+static void row_after_attention(struct engine *e, int row, int thread)
+{
+    float *x = row_of(e->batch.x, row, hidden(e)), *y = row_of(e->b.y, row, hidden(e));
+    int d = e->c->hidden;
+    if (e->c->sandwich_norms)
+        norm(e, y, &e->batch.layer->post_attn_norm, y, d);
+    vec_add(e->k, x, y, d);
+    row_ffn_norm(e, row, thread);
+}
+
+/* x moves on past the attention, unless the part ends before. */
+static void attention_part(struct engine *e, enum layer_step from)
+{
+    int n = e->batch.n, wide = e->c->n_heads * e->batch.layer->c->head_size;
+    const float *inputs = from == STEP_O ? e->batch.part->inputs : e->b.o;
+    if (from == STEP_QKV)
+        attention_in(e);
+    if (ends_at(e, STEP_QKV))
+        return;
+    if (from == STEP_QKV)
+        attention_run(e);
+    acts_set(&e->a_in, inputs, (size_t)wide, n, wide);
+    if (ends_at(e, STEP_O)) {
+        show(e, &e->batch.layer->o, 0, &e->a_in, NULL, n);
+        return;
+    }
+    apply(e, &e->batch.layer->o, 0, &e->a_in, NULL, n, e->b.y, hidden(e));
+    rows_run(e, n, 4 * hidden(e), row_after_attention);
 }
 
 static void row_glu(struct engine *e, int row, int thread)
@@ -141,15 +178,33 @@ static void row_glu(struct engine *e, int row, int thread)
     vec_glu(e->k, e->c->activation, gate, row_of(e->b.up, row, (size_t)n), gate, n);
 }
 
-static void dense_run(struct engine *e)
+static void dense_glu(struct engine *e)
 {
     struct layer *l = e->batch.layer;
     int n = e->batch.n, f = l->c->ffn_size;
     acts_set(&e->a_in, e->b.u, hidden(e), n, e->c->hidden);
+    if (ends_at(e, STEP_FFN)) {
+        show(e, &l->gate, 0, &e->a_in, NULL, n);
+        return;
+    }
     apply(e, &l->gate, 0, &e->a_in, NULL, n, e->b.gate, (size_t)f);
     apply(e, &l->up, 0, &e->a_in, NULL, n, e->b.up, (size_t)f);
     rows_run(e, n, (size_t)f * 8, row_glu);
-    acts_set(&e->a_mid, e->b.gate, (size_t)f, n, f);
+}
+
+static void dense_run(struct engine *e, enum layer_step from)
+{
+    struct layer *l = e->batch.layer;
+    int n = e->batch.n, f = l->c->ffn_size;
+    if (from != STEP_DOWN)
+        dense_glu(e);
+    if (ends_at(e, STEP_FFN))
+        return;
+    acts_set(&e->a_mid, from == STEP_DOWN ? e->batch.part->inputs : e->b.gate, (size_t)f, n, f);
+    if (ends_at(e, STEP_DOWN)) {
+        show(e, &l->down, 0, &e->a_mid, NULL, n);
+        return;
+    }
     apply(e, &l->down, 0, &e->a_mid, NULL, n, e->b.y, hidden(e));
 }
 
@@ -191,18 +246,23 @@ static void row_after_ffn(struct engine *e, int row, int thread)
         scale_out(e, x);
 }
 
-static void ffn_run(struct engine *e)
+/* x moves on past the feed-forward, unless the part ends before. */
+static void ffn_part(struct engine *e, enum layer_step from)
 {
     struct layer *l = e->batch.layer;
+    bool stops = ends_at(e, STEP_FFN) || ends_at(e, STEP_DOWN);
+    if (from == STEP_FFN)
+        rows_run(e, e->batch.n, 2 * hidden(e), row_ffn_norm);
     if (l->c->ffn_size)
-        dense_run(e);
-    if (l->c->moe == MOE_GEMMA4 && l->c->ffn_size)
+        dense_run(e, from);
+    if (l->c->moe == MOE_GEMMA4 && l->c->ffn_size && !stops)
         rows_run(e, e->batch.n, hidden(e), row_dense_branch);
     if (l->c->moe == MOE_GEMMA4)
         experts_run(e, e->b.acc, e->b.u2, e->b.acc);
     else if (l->c->moe != MOE_NONE)
         experts_run(e, e->b.u, e->b.u, e->b.acc);
-    rows_run(e, e->batch.n, 3 * hidden(e), row_after_ffn);
+    if (!stops)
+        rows_run(e, e->batch.n, 3 * hidden(e), row_after_ffn);
 }
 
 /* ---- per-layer embeddings ---- */
@@ -225,31 +285,39 @@ static void row_after_ple(struct engine *e, int row, int thread)
     scale_out(e, x);
 }
 
-static void ple_run(struct engine *e)
+static void ple_part(struct engine *e)
 {
     struct layer *l = e->batch.layer;
     int n = e->batch.n, p = e->c->ple_size;
     acts_set(&e->a_in, e->batch.x, hidden(e), n, e->c->hidden);
+    if (ends_at(e, STEP_PLE_GATE)) {
+        show(e, &l->ple_gate, 0, &e->a_in, NULL, n);
+        return;
+    }
     apply(e, &l->ple_gate, 0, &e->a_in, NULL, n, e->b.gate, (size_t)p);
     rows_run(e, n, (size_t)p * 8, row_ple_gate);
     acts_set(&e->a_mid, e->b.gate, (size_t)p, n, p);
+    if (ends_at(e, STEP_PLE_PROJ)) {
+        show(e, &l->ple_proj, 0, &e->a_mid, NULL, n);
+        return;
+    }
     apply(e, &l->ple_proj, 0, &e->a_mid, NULL, n, e->b.y, hidden(e));
     rows_run(e, n, 3 * hidden(e), row_after_ple);
 }
 
-void layer_run(struct engine *e, int layer, float *x, const float *ple)
+const struct layer_part layer_whole = { STEP_QKV, STEP_END, NULL };
+
+void layer_run(struct engine *e, int layer, const struct layer_part *part, float *x, const float *ple)
 {
-    struct layer *l = &e->layers[layer];
-    int n = e->batch.n, wide = e->c->n_heads * l->c->head_size;
-    e->batch.layer = l;
+    e->batch.layer = &e->layers[layer];
+    e->batch.part = part;
     e->batch.x = x;
     e->batch.ple = ple;
-    attention_in(e);
-    attention_run(e);
-    acts_set(&e->a_in, e->b.o, (size_t)wide, n, wide);
-    apply(e, &l->o, 0, &e->a_in, NULL, n, e->b.y, hidden(e));
-    rows_run(e, n, 4 * hidden(e), row_after_attention);
-    ffn_run(e);
-    if (ple)
-        ple_run(e);
+    if (part->from <= STEP_O)
+        attention_part(e, part->from);
+    if (part->from <= STEP_DOWN && part->to >= STEP_FFN)
+        ffn_part(e, part->from);
+    if (ple && part->to >= STEP_PLE_GATE)
+        ple_part(e);
+    e->batch.part = &layer_whole;
 }

@@ -109,25 +109,48 @@ static void fill(struct engine *e, const struct stream_group *g, int64_t at)
     }
 }
 
-static bool run_rows(struct engine *e, const struct stream_group *g, int layer, float *x, const float *ple,
-                     struct error *err)
+/* Columns of what the part goes on with. */
+static size_t input_cols(const struct engine *e, int layer, enum layer_step from)
 {
+    const struct layer_config *l = &e->c->layers[layer];
+    return from == STEP_O ? (size_t)e->c->n_heads * (size_t)l->head_size : from == STEP_DOWN ? (size_t)l->ffn_size : 0;
+}
+
+static bool run_rows(struct engine *e, const struct stream_group *g, int layer, const struct layer_part *part, float *x,
+                     const float *ple, struct error *err)
+{
+    size_t cols = input_cols(e, layer, part->from);
     size_t d = (size_t)e->c->hidden, wide = (size_t)e->c->n_layers * (size_t)e->c->ple_size;
     int64_t total = (int64_t)g->n_seqs * g->n;
     for (int64_t at = 0; at < total; at += e->batch.n) {
         fill(e, g, at);
         if (!batch_ready(e, e->layers[layer].kv_slot, err))
             return false;
-        layer_run(e, layer, x + (size_t)at * d, ple && wide ? ple + (size_t)at * wide : NULL);
+        struct layer_part rows = { part->from, part->to, part->inputs ? part->inputs + (size_t)at * cols : NULL };
+        layer_run(e, layer, &rows, x + (size_t)at * d, ple && wide ? ple + (size_t)at * wide : NULL);
     }
     return true;
 }
 
+static bool part_check(const struct engine *e, int layer, const struct layer_part *p, struct error *err)
+{
+    bool given = p->from == STEP_O || (p->from == STEP_DOWN && e->c->layers[layer].moe == MOE_NONE);
+    bool stream = p->from == STEP_QKV || p->from == STEP_FFN || p->from == STEP_PLE_GATE;
+    return (p->from <= p->to && (stream || (given && p->inputs))) ||
+           fail(err, STATUS_INPUT, "layer %d: no part from step %d to %d", layer, (int)p->from, (int)p->to);
+}
+
 bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err)
+{
+    return engine_stream_part(e, layer, &layer_whole, n_seqs, n, x, ple, err);
+}
+
+bool engine_stream_part(struct engine *e, int layer, const struct layer_part *part, int n_seqs, int n, float *x, const float *ple,
+                        struct error *err)
 {
     if (layer < 0 || layer >= e->c->n_layers)
         return fail(err, STATUS_INPUT, "layer %d of %d", layer, e->c->n_layers);
-    if (!shape_check(e, n_seqs, n, err))
+    if (!shape_check(e, n_seqs, n, err) || !part_check(e, layer, part, err))
         return false;
     if (e->c->ple_size && !ple)
         return fail(err, STATUS_INPUT, "this model's layers need the per-layer embeddings");
@@ -138,7 +161,7 @@ bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *
     if (!l->owns_kv && !seq_has_slot(g->seqs[0], l->kv_slot))
         return fail(err, STATUS_INPUT, "layer %d reads the K/V of layer %d, which these sequences did not go through",
                     layer, l->c->kv_source);
-    bool ok = run_rows(e, g, layer, x, ple, err);
+    bool ok = run_rows(e, g, layer, part, x, ple, err);
     for (int i = 0; i < g->n_seqs && !l->is_donor && l->owns_kv; i++)
         seq_drop_slot(g->seqs[i], l->kv_slot);
     return ok;

@@ -143,9 +143,9 @@ bool embedding_check(const struct engine *e, int32_t id, struct error *err)
     return (checked || tensor_check_scales(g->embed, id, 1, err)) && (!g->ple_embed || tensor_check_scales(g->ple_embed, id, 1, err));
 }
 
-static bool matrix_load(struct engine *e, struct matrix *w, const struct tensor *t, struct error *err)
+static bool matrix_load(struct engine *e, struct matrix *w, const struct tensor *t, bool in_place, struct error *err)
 {
-    return scales_check(e, t, err) && (matrix_open(w, e->k, t, e->act, e->in_place, e->pool, err) || fail_in(err, "%s", t->name));
+    return scales_check(e, t, err) && (matrix_open(w, e->k, t, e->act, in_place, e->pool, err) || fail_in(err, "%s", t->name));
 }
 
 static bool vector_find(struct engine *e, const char *name, int64_t cols, struct vector *out, struct error *err)
@@ -158,7 +158,7 @@ static bool matrix_find(struct engine *e, const char *name, int64_t rows, int64_
                         struct matrix *out, struct error *err)
 {
     const struct tensor *t;
-    return model_tensor(e->m, name, rows, cols, mats, &t, err) && matrix_load(e, out, t, err);
+    return model_tensor(e->m, name, rows, cols, mats, &t, err) && matrix_load(e, out, t, e->in_place, err);
 }
 
 static bool layer_weight(struct engine *e, struct layer *l, const struct weight_row *r, struct error *err)
@@ -275,6 +275,13 @@ void weights_close(struct engine *e)
     free(e->replaced);
 }
 
+void engine_drop_layer(struct engine *e, int layer)
+{
+    for (size_t r = 0; r < ARRAY_LEN(layer_rows); r++)
+        if (layer_rows[r].kind != VECTOR)
+            matrix_close(matrix_at(&e->layers[layer], &layer_rows[r]));
+}
+
 uint64_t weights_bytes(const struct engine *e)
 {
     uint64_t sum = e->g.head.packed_bytes + e->g.ple_proj.packed_bytes;
@@ -299,7 +306,7 @@ static bool same_shape(const struct tensor *a, const struct tensor *b)
 static bool matrix_swap(struct engine *e, struct matrix *w, const struct tensor *t, struct error *err)
 {
     struct matrix fresh = { 0 };
-    if (!matrix_load(e, &fresh, t, err))
+    if (!matrix_load(e, &fresh, t, false, err))
         return false;
     matrix_close(w);
     *w = fresh;

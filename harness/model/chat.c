@@ -1,7 +1,7 @@
 /* chat.c - chat prompts as literal strings by family.
  *
  * No Jinja: a family is a row of marks (how to know its template), strings and two or three switches.  Every row
- * was held against its model's own template: tests/golden/chat.txt. */
+ * was held against its model's own template: tests/golden/chat.jsonl. */
 #include "tokenizer_private.h"
 
 #include <stdlib.h>
@@ -14,20 +14,23 @@ enum system_rule {
     SYSTEM_FORBIDDEN,
     SYSTEM_DATED,               /* Llama 3: always, after a line of dates */
     SYSTEM_OR_THINKING,         /* Gemma 4: when there is a system text or thinking is on */
+    SYSTEM_SECTIONS,            /* SmolLM3: always; dates, mode and instructions in sections */
 };
-enum history_rule { HISTORY_AS_IS, HISTORY_NO_CHANNEL, HISTORY_NO_THINK };
+enum history_rule { HISTORY_AS_IS, HISTORY_NO_CHANNEL, HISTORY_NO_THINK, HISTORY_EMPTY_THINK };
 
-/* To add a family: its name in the enum, this row, its lines in tests/golden/chat.txt. */
+/* To add a family: its name in the enum, this row, its lines in tests/golden/chat.jsonl. */
 struct family {
     const char *name;
     const char *marks[4];       /* all of them stand in the template text ... */
-    const char *foreign[3];     /* ... and none of these */
+    const char *foreign[4];     /* ... and none of these */
     const char *bos;            /* "" when the template prints none */
     const char *open, *after_role, *close;      /* open ROLE after_role CONTENT close */
     const char *assistant;      /* its name for that role */
     const char *markers[4];     /* must be tokens of the vocabulary */
     const char *default_system;
     const char *no_thinking;    /* after the generation prompt when thinking is off */
+    const char *answer_start;   /* after the generation prompt in any case */
+    const char *think_mark;     /* SYSTEM_OR_THINKING: at the start of the system turn when thinking is on */
     enum system_rule system;
     enum history_rule history;
     bool trim;
@@ -42,6 +45,13 @@ struct family {
 /* What the larger Gemma 4 models are primed with when thinking is off; E2B and E4B must not see it. */
 #define EMPTY_THOUGHT "<|channel>thought\n<channel|>"
 #define EMPTY_THOUGHT_SOURCE "<|channel>thought\\n<channel|>"
+/* The templates of the first weeks had no newline after the mark that turns thinking on. */
+#define FIRST_THINK_SOURCE "'<|think|>'"
+
+#define SMOLLM3 CHATML, .system = SYSTEM_SECTIONS, .history = HISTORY_EMPTY_THINK, .no_thinking = "<think>\n\n</think>\n"
+#define LLAMA3_MARKERS .open = "<|start_header_id|>", .after_role = "<|end_header_id|>\n\n", .close = "<|eot_id|>", \
+                       .assistant = "assistant", .bos = "<|begin_of_text|>", .trim = true, \
+                       .markers = { "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>" }
 
 static const struct family families[CHAT_COUNT] = {
     [CHAT_NONE] = { .name = "none" },
@@ -49,20 +59,29 @@ static const struct family families[CHAT_COUNT] = {
                       .system = SYSTEM_FORBIDDEN },
     [CHAT_GEMMA3] = { .name = "gemma3", .marks = { "<start_of_turn>" }, .foreign = { "System role not supported" },
                       GEMMA3, .system = SYSTEM_IN_USER },
-    [CHAT_GEMMA4_LARGE] = { .name = "gemma4-large", .marks = { "<|turn>", "<turn|>", EMPTY_THOUGHT_SOURCE }, GEMMA4,
-                            .no_thinking = EMPTY_THOUGHT,
+    [CHAT_GEMMA4_LARGE] = { .name = "gemma4-large", .marks = { "<|turn>", "<turn|>", EMPTY_THOUGHT_SOURCE },
+                            .foreign = { FIRST_THINK_SOURCE }, GEMMA4, .no_thinking = EMPTY_THOUGHT, .think_mark = "<|think|>\n",
                             .markers = { "<|turn>", "<turn|>", "<|channel>", "<channel|>" } },
     [CHAT_GEMMA4_SMALL] = { .name = "gemma4-small", .marks = { "<|turn>", "<turn|>" },
-                            .foreign = { EMPTY_THOUGHT_SOURCE }, GEMMA4, .markers = { "<|turn>", "<turn|>" } },
+                            .foreign = { EMPTY_THOUGHT_SOURCE, FIRST_THINK_SOURCE }, GEMMA4, .think_mark = "<|think|>\n",
+                            .markers = { "<|turn>", "<turn|>" } },
+    [CHAT_GEMMA4_LARGE_FIRST] = { .name = "gemma4-large-first",
+                                  .marks = { "<|turn>", "<turn|>", EMPTY_THOUGHT_SOURCE, FIRST_THINK_SOURCE }, GEMMA4,
+                                  .no_thinking = EMPTY_THOUGHT, .think_mark = "<|think|>",
+                                  .markers = { "<|turn>", "<turn|>", "<|channel>", "<channel|>" } },
+    [CHAT_GEMMA4_SMALL_FIRST] = { .name = "gemma4-small-first", .marks = { "<|turn>", "<turn|>", FIRST_THINK_SOURCE },
+                                  .foreign = { EMPTY_THOUGHT_SOURCE }, GEMMA4, .think_mark = "<|think|>",
+                                  .markers = { "<|turn>", "<turn|>" } },
     [CHAT_LLAMA3] = { .name = "llama3",
                       .marks = { "<|start_header_id|>", "<|eot_id|>", "Cutting Knowledge Date: December 2023" },
-                      .foreign = { "<|recipient|>", "functools", "<function=" },
-                      .bos = "<|begin_of_text|>", .open = "<|start_header_id|>",
-                      .after_role = "<|end_header_id|>\n\n", .close = "<|eot_id|>", .assistant = "assistant",
-                      .markers = { "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>" },
+                      .foreign = { "<|recipient|>", "functools", "<function=" }, LLAMA3_MARKERS,
                       /* The template prints today's date; a fixed one keeps prompts equal from day to day. */
                       .default_system = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-                      .system = SYSTEM_DATED, .trim = true },
+                      .system = SYSTEM_DATED },
+    [CHAT_LLAMA3_0] = { .name = "llama3.0",
+                        .marks = { "'<|start_header_id|>' + message['role'] + '<|end_header_id|>",
+                                   "'+ message['content'] | trim + '<|eot_id|>'", "bos_token + content" },
+                        .foreign = { "Cutting Knowledge Date", "tools" }, LLAMA3_MARKERS, .system = SYSTEM_TURN },
     [CHAT_QWEN25] = { .name = "qwen2.5",
                       .marks = { "<|im_start|>", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant." },
                       CHATML, .system = SYSTEM_ALWAYS,
@@ -72,6 +91,30 @@ static const struct family families[CHAT_COUNT] = {
                                 "'<think>\\n\\n</think>\\n\\n'" },
                      .foreign = { "'<think>\\n'", "Reasoning Mode" }, CHATML, .system = SYSTEM_TURN,
                      .history = HISTORY_NO_THINK, .no_thinking = "<think>\n\n</think>\n\n" },
+    [CHAT_QWEN2] = { .name = "qwen2", .marks = { "<|im_start|>system", "You are a helpful assistant.<|im_end|>", "'<|im_start|>' + message['role']",
+                                                 "message['content'] + '<|im_end|>'" },
+                     .foreign = { "tools", "think>", "trim", "SmolLM" }, CHATML, .system = SYSTEM_ALWAYS,
+                     .default_system = "You are a helpful assistant." },
+    [CHAT_CHATML] = { .name = "chatml", .marks = { "'<|im_start|>' + message['role']", "message['content'] + '<|im_end|>'", "<|im_start|>assistant" },
+                      .foreign = { "system", "tools", "think>", "trim" }, CHATML, .system = SYSTEM_TURN },
+    /* The "2507" releases: one template answers at once, the other always thinks. */
+    [CHAT_QWEN3_INSTRUCT] = { .name = "qwen3-instruct",
+                              .marks = { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n'",
+                                         "'<|im_start|>' + message.role + '\\n' + content }}", "'<|im_start|>assistant\\n' }}",
+                                         "message.tool_calls" },
+                              .foreign = { "think>", "You are Qwen", "enable_thinking", "<|vision_start|>" }, CHATML,
+                              .system = SYSTEM_TURN },
+    [CHAT_QWEN3_THINKING] = { .name = "qwen3-thinking",
+                              .marks = { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n'", "last_query_index",
+                                         "content.split('</think>')[-1].lstrip('\\n')", "'<|im_start|>assistant\\n<think>\\n' }}" },
+                              .foreign = { "enable_thinking", "You are Qwen", "<|vision_start|>" }, CHATML, .system = SYSTEM_TURN,
+                              .history = HISTORY_NO_THINK, .answer_start = "<think>\n" },
+    /* Today's date, where the template prints one, is that of the release. */
+    [CHAT_SMOLLM3] = { .name = "smollm3", .marks = { "<|im_start|>", "Reasoning Mode: ", "named SmolLM", "Today Date: " }, SMOLLM3,
+                       .default_system = "## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n" },
+    [CHAT_SMOLLM3_UNDATED] = { .name = "smollm3-undated", .marks = { "<|im_start|>", "Reasoning Mode: ", "named SmolLM" },
+                               .foreign = { "Today Date: ", "/system_override" }, SMOLLM3,
+                               .default_system = "## Metadata\n\nKnowledge Cutoff Date: June 2025\n" },
     [CHAT_SMOLLM2] = { .name = "smollm2",
                        .marks = { "<|im_start|>", "You are a helpful AI assistant named SmolLM, trained by Hugging Face" },
                        .foreign = { "Reasoning Mode" }, CHATML, .system = SYSTEM_ALWAYS,
@@ -81,6 +124,9 @@ const char *const chat_family_names[CHAT_COUNT] = {
     [CHAT_NONE] = "none",       [CHAT_GEMMA2] = "gemma2",           [CHAT_GEMMA3] = "gemma3",
     [CHAT_GEMMA4_SMALL] = "gemma4-small", [CHAT_GEMMA4_LARGE] = "gemma4-large", [CHAT_LLAMA3] = "llama3",
     [CHAT_QWEN25] = "qwen2.5",  [CHAT_QWEN3] = "qwen3",             [CHAT_SMOLLM2] = "smollm2",
+    [CHAT_LLAMA3_0] = "llama3.0", [CHAT_QWEN3_INSTRUCT] = "qwen3-instruct", [CHAT_QWEN3_THINKING] = "qwen3-thinking",
+    [CHAT_QWEN2] = "qwen2",     [CHAT_CHATML] = "chatml",           [CHAT_SMOLLM3] = "smollm3", [CHAT_SMOLLM3_UNDATED] = "smollm3-undated",
+    [CHAT_GEMMA4_SMALL_FIRST] = "gemma4-small-first", [CHAT_GEMMA4_LARGE_FIRST] = "gemma4-large-first",
 };
 
 static bool is_family(const struct family *f, const char *text)
@@ -111,16 +157,23 @@ static bool is_blank(uint32_t c)
            (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
+static size_t trimmed_end(const char *s, size_t len)
+{
+    uint32_t code;
+    for (size_t n = 1; n <= 3 && n <= len; n++)
+        if (utf8_decode(s + len - n, n, &code) == (int)n && is_blank(code)) {
+            len -= n;
+            n = 0;
+        }
+    return len;
+}
+
 static void trim(const char **s, size_t *len)
 {
     uint32_t code;
     for (int n; (n = utf8_decode(*s, *len, &code)) > 0 && is_blank(code); *s += n, *len -= (size_t)n)
         ;
-    for (size_t n = 1; n <= 3 && n <= *len; n++)
-        if (utf8_decode(*s + *len - n, n, &code) == (int)n && is_blank(code)) {
-            *len -= n;
-            n = 0;
-        }
+    *len = trimmed_end(*s, *len);
 }
 
 struct prompt {
@@ -128,7 +181,7 @@ struct prompt {
     struct text *text;
     struct span *spans;         /* alternating template and content */
     size_t n_spans, cap_spans;
-    bool want_spans, failed;
+    bool want_spans, failed, thinking;
 };
 
 static void add(struct prompt *p, const char *s, size_t len, bool is_template)
@@ -208,7 +261,9 @@ static void answer(struct prompt *p, const char *s)
     else if (p->f->history == HISTORY_NO_THINK)
         without_think(s, &kept);
     else
-        text_puts(&kept, s);
+        text_puts(&kept, p->f->history == HISTORY_EMPTY_THINK ? s + strspn(s, "\n") : s);
+    if (p->f->history == HISTORY_EMPTY_THINK && !p->thinking)
+        put(p, p->f->no_thinking);
     p->failed |= kept.failed;
     content(p, text_str(&kept), kept.len, p->f->trim);
     text_free(&kept);
@@ -221,15 +276,75 @@ static void system_text(struct prompt *p, const char *s)
     content(p, s, strlen(s), p->f->trim);
 }
 
-static void system_part(struct prompt *p, const char *system, bool thinking)
+/* ---- SmolLM3's system turn ---- */
+
+static const char sections_plain[] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n";
+static const char sections_thinking[] =
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face. Your role as an assistant involves thoroughly exploring "
+    "questions through a systematic thinking process before providing the final precise and accurate solutions. This requires engaging "
+    "in a comprehensive cycle of analysis, summarizing, exploration, reassessment, reflection, backtracking, and iteration to develop "
+    "well-considered thinking process. Please structure your response into two main sections: Thought and Solution using the specified "
+    "format: <think> Thought section </think> Solution section. In the Thought section, detail your reasoning process in steps. Each "
+    "step should include detailed considerations such as analysing questions, summarizing relevant findings, brainstorming new ideas, "
+    "verifying the accuracy of the current steps, refining any errors, and revisiting previous steps. In the Solution section, based on "
+    "various attempts, explorations, and reflections from the Thought section, systematically present the final solution that you deem "
+    "correct. The Solution section should be logical, accurate, and concise and detail necessary steps needed to reach the "
+    "conclusion.\n\n";
+
+static void drop(struct text *t, const char *what)
+{
+    struct text kept = { 0 };
+    const char *s = text_str(t);
+    for (const char *at; (at = strstr(s, what)); s = at + strlen(what))
+        text_add(&kept, s, (size_t)(at - s));
+    text_puts(&kept, s);
+    kept.failed |= t->failed;
+    text_free(t);
+    *t = kept;
+}
+
+/* A flag in the system text turns thinking on or off, whatever was asked for; the flags themselves are left out. */
+static void sections(struct prompt *p, const char *system)
+{
+    static const char *const flags[] = { "/no_think", "/think", "/system_override" };
+    bool alone = system && strstr(system, flags[2]) && p->f == &families[CHAT_SMOLLM3];
+    struct text own = { 0 };
+    text_puts(&own, system ? system : "");
+    for (int i = 0; i < (alone ? 3 : 2); i++)
+        drop(&own, flags[i]);
+    if (!alone) {
+        put(p, p->f->default_system);
+        put(p, p->thinking ? "Reasoning Mode: /think\n\n## Custom Instructions\n\n" : "Reasoning Mode: /no_think\n\n## Custom Instructions\n\n");
+    }
+    size_t len = trimmed_end(text_str(&own), own.len);
+    content(p, text_str(&own), len, false);
+    if (!alone)
+        put(p, len ? "\n\n" : p->thinking ? sections_thinking : sections_plain);
+    p->failed |= own.failed;
+    text_free(&own);
+}
+
+static bool thinks(const struct family *f, const char *system, bool thinking)
+{
+    if (f->system != SYSTEM_SECTIONS || !system)
+        return thinking;
+    return !strstr(system, "/no_think") && (strstr(system, "/think") || thinking);
+}
+
+static void system_part(struct prompt *p, const char *system)
 {
     const struct family *f = p->f;
-    bool think_mark = f->system == SYSTEM_OR_THINKING && thinking;
+    bool think_mark = f->think_mark && p->thinking;
     if (f->system == SYSTEM_IN_USER || (!system && !f->default_system && !think_mark))
         return;
     open_turn(p, "system");
+    if (f->system == SYSTEM_SECTIONS) {
+        sections(p, system);
+        put(p, f->close);
+        return;
+    }
     if (think_mark)
-        put(p, "<|think|>\n");
+        put(p, f->think_mark);
     if (f->default_system && (!system || f->system == SYSTEM_DATED))
         put(p, f->default_system);
     if (system)
@@ -279,13 +394,16 @@ static bool render(struct prompt *p, const struct chat_turn *turns, int n, bool 
     const char *system;
     if (!check_turns(f, turns, n, &system, err))
         return false;
-    system_part(p, system, thinking);
+    p->thinking = thinks(f, system, thinking);
+    system_part(p, system);
     int first = system != NULL;
     for (int i = first; i < n; i++)
         turn(p, &turns[i], i == first && f->system == SYSTEM_IN_USER ? system : NULL);
     open_turn(p, f->assistant);
-    if (!thinking && f->no_thinking)
+    if (!p->thinking && f->no_thinking)
         put(p, f->no_thinking);
+    if (f->answer_start)
+        put(p, f->answer_start);
     if (p->failed)
         p->text->failed = true;
     return text_ok(p->text, err);

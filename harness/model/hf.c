@@ -111,13 +111,13 @@ static bool weight_tensor(struct model_files *f, struct packed *p, const char *h
     return plain_tensor(f, r, s, t, err);
 }
 
-/* Experts kept as one matrix each are gathered, in their order, into one stack. */
+/* Experts kept as one matrix each stay where they are. */
 static bool expert_stack(struct model_files *f, struct packed *p, const struct slot *s, struct tensor *t, struct error *err)
 {
-    uint8_t *all = NULL;
+    const uint8_t **parts = arena_new(&f->arena, (size_t)s->mats * sizeof *parts, err);
     struct slot one = *s;
     one.mats = 1;
-    for (int64_t e = 0; e < s->mats; e++) {
+    for (int64_t e = 0; parts && e < s->mats; e++) {
         struct tensor part = *t;
         const char *percent = strstr(s->hf, "%d");
         char hf[128];
@@ -127,15 +127,13 @@ static bool expert_stack(struct model_files *f, struct packed *p, const struct s
         if (e == 0) {
             *t = part;
             t->bytes = part.bytes * (uint64_t)s->mats;
-            all = files_own(f, t->bytes, err);
         } else if (part.format != t->format || part.col_perm || t->col_perm)
             return fail(err, STATUS_UNSUPPORTED, "%s: experts of %s differ in their format or column order", f->metadata_path, s->name);
-        if (!all)
-            return false;
-        memcpy(all + (uint64_t)e * part.bytes, part.data, (size_t)part.bytes);
+        parts[e] = part.data;
     }
-    t->data = all;
-    return true;
+    t->data = NULL;
+    t->parts = parts;
+    return parts != NULL;
 }
 
 static bool bind_slot(struct model *m, struct packed *p, const struct arch *a, const struct slot *s, struct tensor *t, struct error *err)

@@ -13,7 +13,7 @@ static void permute_row(const struct tensor *t, const float *stored, float *out)
 
 void tensor_row(const struct tensor *t, int64_t m, int64_t r, float *out)
 {
-    const uint8_t *row = (const uint8_t *)t->data + (m * t->rows + r) * format_row_bytes(t->format, t->cols);
+    const uint8_t *row = tensor_at(t, m, r);
     if (!t->col_perm) {
         formats[t->format].to_f32(row, out, t->cols);
     } else {
@@ -47,6 +47,26 @@ bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t
                     (long long)t->rows, (long long)t->cols, (long long)mats, (long long)rows, (long long)cols);
     *out = t;
     return true;
+}
+
+void model_forget(const struct model *m, const struct tensor *t, int64_t first, int64_t n)
+{
+    for (int64_t rows; n > 0; first += rows, n -= rows) {
+        int64_t left = t->rows - first % t->rows;
+        rows = t->data || n < left ? n : left;
+        uint64_t bytes = (uint64_t)(rows * format_row_bytes(t->format, t->cols));
+        for (int i = 0; m->files && i < m->files->n_maps; i++)
+            if (mapping_forget(&m->files->maps[i], tensor_at(t, first / t->rows, first % t->rows), bytes))
+                break;
+    }
+}
+
+bool model_uses_file(const struct model *m, const char *path)
+{
+    for (int i = 0; m->files && i < m->files->n_maps; i++)
+        if (file_same(m->files->paths[i], path))
+            return true;
+    return m->files && m->files->metadata_path && file_same(m->files->metadata_path, path);
 }
 
 bool model_is_quantized(const struct model *m)
@@ -101,9 +121,8 @@ bool tensor_check_scales(const struct tensor *t, int64_t first_row, int64_t n_ro
 {
     const struct format *f = &formats[t->format];
     const struct scale_places *p = &scale_places[t->format];
-    int64_t row_bytes = format_row_bytes(t->format, t->cols);
     for (int64_t r = first_row; f->quantized && r < first_row + n_rows; r++) {
-        const uint8_t *b = (const uint8_t *)t->data + r * row_bytes;
+        const uint8_t *b = tensor_at(t, r / t->rows, r % t->rows);
         for (int64_t j = 0; j < t->cols; j += f->block, b += f->block_bytes)
             if (!(p->n ? places_finite(p, b) : decoded_finite(f, b)))
                 return fail(err, STATUS_FORMAT, "tensor %s, row %lld, columns from %lld: the %s block's scale is not a finite number", t->name,

@@ -21,12 +21,20 @@ struct tensor {
     const char *name;           /* GGUF spelling */
     enum format_id format;      /* row of formats[] */
     int64_t cols, rows, mats;   /* cols weights of a row are contiguous; rows of one matrix; matrices (experts), else 1 */
-    const void *data;           /* mats * rows * format_row_bytes(format, cols) bytes */
+    const void *data;           /* mats * rows * format_row_bytes(format, cols) bytes; NULL: parts */
+    const uint8_t *const *parts;        /* [mats]: each matrix where its file has it (experts kept apart) */
     uint64_t bytes;
     const int32_t *col_perm;    /* NULL, or [cols]: stored column j multiplies input element col_perm[j] (GPTQ act-order) */
     float add;                  /* added to each decoded element of a 1-D tensor: 1.0 for Gemma 2/3 norms of
                                    Hugging Face files (y = (1 + w) x), else 0 */
 };
+
+/* The bytes of matrix m from row r on. */
+static inline const uint8_t *tensor_at(const struct tensor *t, int64_t m, int64_t r)
+{
+    int64_t bytes = format_row_bytes(t->format, t->cols);
+    return t->data ? (const uint8_t *)t->data + (m * t->rows + r) * bytes : t->parts[m] + r * bytes;
+}
 
 /* Decode row r of matrix m into out[cols], in input order (col_perm and add applied). */
 void tensor_row(const struct tensor *t, int64_t m, int64_t r, float *out);
@@ -105,6 +113,12 @@ struct model {
 bool model_open(struct model *m, const char *spec, bool with_tokenizer, struct error *err);
 void model_close(struct model *m);          /* fine on a zeroed or half-open model */
 
+/* Rows [first, first + n) of t, counted through all matrices, are done with for now: mapped pages leave memory until they
+ * are touched again. */
+void model_forget(const struct model *m, const struct tensor *t, int64_t first, int64_t n);
+/* Is path one of the files that the model was read from: weights, config.json? */
+bool model_uses_file(const struct model *m, const char *path);
+
 /* Borrow the tensor called name; the error tells the found shape from the wanted one. */
 bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t cols, int64_t mats,
                   const struct tensor **out, struct error *err);
@@ -123,6 +137,9 @@ bool model_tokenizer_hash(const struct model *m, char hex[65], struct error *err
 
 /* The metadata of the source as GGUF key-values (converted for Hugging Face folders), for writers; borrowed. */
 bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct error *err);
+
+/* The tokenizer (not NULL) as tokenizer.json, tokenizer_config.json and generation_config.json in folder dir. */
+bool model_write_tokenizer(const struct model *m, const char *dir, struct error *err);
 
 /* Architectures we run, for `list` and messages; NULL-terminated. */
 const char *const *model_archs(void);

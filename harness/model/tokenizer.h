@@ -37,6 +37,8 @@ struct tokenizer_spec {
 bool tokenizer_new(struct tokenizer **out, const struct tokenizer_spec *spec, struct error *err);
 /* From a Hugging Face tokenizer.json (tokenizer_config.json beside it, when there, tells bos and template). */
 bool tokenizer_from_json(struct tokenizer **out, const char *tokenizer_json_path, struct error *err);
+/* A Hugging Face tokenizer.json that gives the same ids.  STATUS_UNSUPPORTED: the vocabulary holds what JSON cannot. */
+bool tokenizer_write_json(const struct tokenizer *t, const char *path, struct error *err);
 void tokenizer_free(struct tokenizer *t);
 
 /* Append the ids of text (invalid UTF-8 goes through byte tokens; nothing crashes, time is linear).
@@ -59,7 +61,8 @@ const char *tokenizer_kind(const struct tokenizer *t);
 /* ---- chat ---- */
 
 enum chat_family { CHAT_NONE, CHAT_GEMMA3, CHAT_GEMMA4_SMALL, CHAT_GEMMA4_LARGE, CHAT_LLAMA3, CHAT_QWEN25, CHAT_QWEN3,
-                   CHAT_SMOLLM2, CHAT_GEMMA2, CHAT_COUNT };
+                   CHAT_SMOLLM2, CHAT_GEMMA2, CHAT_QWEN2, CHAT_CHATML, CHAT_LLAMA3_0, CHAT_QWEN3_INSTRUCT, CHAT_QWEN3_THINKING, CHAT_SMOLLM3,
+                   CHAT_SMOLLM3_UNDATED, CHAT_GEMMA4_SMALL_FIRST, CHAT_GEMMA4_LARGE_FIRST, CHAT_COUNT };
 extern const char *const chat_family_names[CHAT_COUNT];
 
 /* Which family a Jinja template text is, by its marks; CHAT_NONE when it is none that we render. */

@@ -105,6 +105,9 @@ static inline uint32_t join_bit(uint32_t a, uint32_t b)
 const struct pretokenizer *pretokenizer_find(const char *name);
 const struct pretokenizer *pretokenizer_by_pattern(const char *pattern);    /* the regex of a tokenizer.json */
 const char *pretokenizer_name(const struct pretokenizer *p);
+/* The pattern that a tokenizer.json splits by; NULL where that is ByteLevel's own (GPT-2's). */
+const char *pretokenizer_pattern(const struct pretokenizer *p);
+bool pretokenizer_isolates_digits(const struct pretokenizer *p);
 bool pretokenizer_nfc(const struct pretokenizer *p);
 bool pretokenizer_ignore_merges(const struct pretokenizer *p);
 void pretokenizer_names(struct text *out);

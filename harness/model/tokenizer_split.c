@@ -55,6 +55,16 @@ const char *pretokenizer_name(const struct pretokenizer *p)
     return p->name;
 }
 
+const char *pretokenizer_pattern(const struct pretokenizer *p)
+{
+    return strcmp(p->pattern, GPT2_PATTERN) == 0 ? NULL : p->pattern;
+}
+
+bool pretokenizer_isolates_digits(const struct pretokenizer *p)
+{
+    return p->isolate != NULL;
+}
+
 bool pretokenizer_nfc(const struct pretokenizer *p)
 {
     return p->nfc;

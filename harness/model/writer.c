@@ -14,6 +14,7 @@ struct stream {
     int n, current;
     uint64_t done;              /* of the current piece */
     uint64_t alignment;
+    size_t head;                /* bytes before the data */
 };
 
 static void stream_free(struct stream *s)
@@ -180,6 +181,7 @@ static bool tensor_size(const struct writer_tensor *t, uint64_t *bytes, struct e
 
 struct gguf_writer {
     struct stream s;
+    struct writer_tensor *tensors;
 };
 
 static uint64_t alignment_of(const struct gguf_kv *kv, int n)
@@ -203,8 +205,6 @@ static bool gguf_header(struct text *t, struct stream *s, const struct gguf_kv *
     uint64_t offset = 0;
     for (int i = 0; i < s->n; i++) {
         const struct writer_tensor *w = &tensors[i];
-        if (!tensor_size(w, &s->bytes[i], err) || !(s->names[i] = str_dup(w->name, err)))
-            return false;
         put_string(t, w->name, strlen(w->name));
         put_number(t, (uint64_t)w->n_dims, 4);
         for (int d = 0; d < w->n_dims; d++)
@@ -213,7 +213,22 @@ static bool gguf_header(struct text *t, struct stream *s, const struct gguf_kv *
         put_number(t, offset, 8);
         offset += s->bytes[i] + padding(s->bytes[i], s->alignment);
     }
+    while (t->len % s->alignment)
+        text_putc(t, 0);
     return text_ok(t, err);
+}
+
+/* Names and sizes of the tensors, kept for a later header. */
+static bool gguf_declare(struct gguf_writer *w, const struct writer_tensor *tensors, struct error *err)
+{
+    w->tensors = mem_new((size_t)w->s.n + 1, sizeof *w->tensors, err);
+    for (int i = 0; w->tensors && i < w->s.n; i++) {
+        w->tensors[i] = tensors[i];
+        if (!tensor_size(&tensors[i], &w->s.bytes[i], err) || !(w->s.names[i] = str_dup(tensors[i].name, err)))
+            return false;
+        w->tensors[i].name = w->s.names[i];
+    }
+    return w->tensors != NULL;
 }
 
 bool gguf_writer_open(struct gguf_writer **out, const char *path, const struct gguf_kv *kv, int n_kv,
@@ -228,15 +243,32 @@ bool gguf_writer_open(struct gguf_writer **out, const char *path, const struct g
     bool ok = (alignment && alignment % 8 == 0) ||
               fail(err, STATUS_FORMAT, "%s: general.alignment %llu is not a multiple of 8", path,
                    (unsigned long long)alignment);
-    ok = ok && stream_new(&w->s, n_tensors, alignment, err) &&
-         gguf_header(&header, &w->s, kv, n_kv, tensors, err) && check_names(w->s.names, n_tensors, path, err) &&
-         file_writer_open(&w->s.file, path, err) && file_writer_add(&w->s.file, header.data, header.len, err) &&
-         add_zeros(&w->s.file, padding(header.len, alignment), err);
+    ok = ok && stream_new(&w->s, n_tensors, alignment, err) && gguf_declare(w, tensors, err) &&
+         gguf_header(&header, &w->s, kv, n_kv, w->tensors, err) && check_names(w->s.names, n_tensors, path, err) &&
+         file_writer_open(&w->s.file, path, err) && file_writer_add(&w->s.file, header.data, header.len, err);
+    w->s.head = header.len;
     text_free(&header);
     if (ok)
         *out = w;
     else
         gguf_writer_discard(w);
+    return ok;
+}
+
+/* The file's head is header from now on. */
+static bool stream_head(struct stream *s, const struct text *header, struct error *err)
+{
+    bool ok = file_writer_head(&s->file, s->head, header->data, header->len, err);
+    s->head = header->len;
+    return ok;
+}
+
+bool gguf_writer_metadata(struct gguf_writer *w, const struct gguf_kv *kv, int n_kv, struct error *err)
+{
+    struct text header = { 0 };
+    bool ok = (alignment_of(kv, n_kv) == w->s.alignment || fail(err, STATUS_FORMAT, "%s: general.alignment changes", w->s.file.path)) &&
+              gguf_header(&header, &w->s, kv, n_kv, w->tensors, err) && stream_head(&w->s, &header, err);
+    text_free(&header);
     return ok;
 }
 
@@ -257,6 +289,7 @@ void gguf_writer_discard(struct gguf_writer *w)
     if (!w)
         return;
     stream_free(&w->s);
+    free(w->tensors);
     free(w);
 }
 
@@ -264,6 +297,7 @@ void gguf_writer_discard(struct gguf_writer *w)
 
 struct safetensors_writer {
     struct stream s;
+    struct safetensors_entry *entries;
 };
 
 static const struct {
@@ -293,17 +327,11 @@ static bool entry_size(const struct safetensors_entry *e, uint64_t *bytes, struc
     return true;
 }
 
-static void put_json_string(struct text *t, const char *s)
+uint64_t safetensors_entry_bytes(const struct safetensors_entry *e)
 {
-    text_putc(t, '"');
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\')
-            text_printf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 32)
-            text_printf(t, "\\u%04x", (unsigned char)*s);
-        else
-            text_putc(t, *s);
-    text_putc(t, '"');
+    uint64_t bytes;
+    struct error ignored;
+    return entry_size(e, &bytes, &ignored) ? bytes : 0;
 }
 
 static void put_metadata(struct text *t, const char *const *metadata)
@@ -312,37 +340,53 @@ static void put_metadata(struct text *t, const char *const *metadata)
     for (int i = 0; metadata[i]; i += 2) {
         if (i)
             text_putc(t, ',');
-        put_json_string(t, metadata[i]);
+        json_quote(t, metadata[i], strlen(metadata[i]));
         text_putc(t, ':');
-        put_json_string(t, metadata[i + 1]);
+        json_quote(t, metadata[i + 1], strlen(metadata[i + 1]));
     }
     text_puts(t, "}");
 }
 
-static bool safetensors_header(struct text *t, struct stream *s, const struct safetensors_entry *e,
-                               const char *const *metadata, struct error *err)
+/* With the eight bytes of its own length before it. */
+static bool safetensors_header(struct text *out, const struct safetensors_writer *w, const char *const *metadata, struct error *err)
 {
-    text_putc(t, '{');
+    struct text t = { 0 };
+    text_putc(&t, '{');
     if (metadata && metadata[0])
-        put_metadata(t, metadata);
+        put_metadata(&t, metadata);
     uint64_t offset = 0;
-    for (int i = 0; i < s->n; i++) {
-        if (!entry_size(&e[i], &s->bytes[i], err) || !(s->names[i] = str_dup(e[i].name, err)))
-            return false;
-        if (t->len > 1)
-            text_putc(t, ',');
-        put_json_string(t, e[i].name);
-        text_printf(t, ":{\"dtype\":\"%s\",\"shape\":[", e[i].dtype);
-        for (int d = 0; d < e[i].n_dims; d++)
-            text_printf(t, d ? ",%lld" : "%lld", (long long)e[i].dims[d]);
-        text_printf(t, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
-                    (unsigned long long)(offset + s->bytes[i]));
-        offset += s->bytes[i];
+    for (int i = 0; i < w->s.n; i++) {
+        const struct safetensors_entry *e = &w->entries[i];
+        if (t.len > 1)
+            text_putc(&t, ',');
+        json_quote(&t, e->name, strlen(e->name));
+        text_printf(&t, ":{\"dtype\":\"%s\",\"shape\":[", e->dtype);
+        for (int d = 0; d < e->n_dims; d++)
+            text_printf(&t, d ? ",%lld" : "%lld", (long long)e->dims[d]);
+        text_printf(&t, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
+                    (unsigned long long)(offset + w->s.bytes[i]));
+        offset += w->s.bytes[i];
     }
-    text_putc(t, '}');
-    while (t->len % 8)          /* the header may end in blanks; data then starts aligned */
-        text_putc(t, ' ');
-    return text_ok(t, err);
+    text_putc(&t, '}');
+    while (t.len % 8)           /* the header may end in blanks; data then starts aligned */
+        text_putc(&t, ' ');
+    put_number(out, t.len, 8);
+    text_add(out, t.data, t.len);
+    bool ok = text_ok(&t, err) && text_ok(out, err);
+    text_free(&t);
+    return ok;
+}
+
+static bool safetensors_declare(struct safetensors_writer *w, const struct safetensors_entry *e, struct error *err)
+{
+    w->entries = mem_new((size_t)w->s.n + 1, sizeof *w->entries, err);
+    for (int i = 0; w->entries && i < w->s.n; i++) {
+        w->entries[i] = e[i];
+        if (!entry_size(&e[i], &w->s.bytes[i], err) || !(w->s.names[i] = str_dup(e[i].name, err)))
+            return false;
+        w->entries[i].name = w->s.names[i];
+    }
+    return w->entries != NULL;
 }
 
 bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct safetensors_entry *e,
@@ -352,19 +396,24 @@ bool safetensors_writer_open(struct safetensors_writer **out, const char *path, 
     struct safetensors_writer *w = mem_new(1, sizeof *w, err);
     if (!w)
         return false;
-    struct text header = { 0 }, size = { 0 };
-    bool ok = stream_new(&w->s, n, 1, err) && safetensors_header(&header, &w->s, e, metadata, err) &&
-              check_names(w->s.names, n, path, err);
-    put_number(&size, header.len, 8);
-    ok = ok && text_ok(&size, err) && file_writer_open(&w->s.file, path, err) &&
-         file_writer_add(&w->s.file, size.data, size.len, err) &&
-         file_writer_add(&w->s.file, header.data, header.len, err);
+    struct text header = { 0 };
+    bool ok = stream_new(&w->s, n, 1, err) && safetensors_declare(w, e, err) && safetensors_header(&header, w, metadata, err) &&
+              check_names(w->s.names, n, path, err) && file_writer_open(&w->s.file, path, err) &&
+              file_writer_add(&w->s.file, header.data, header.len, err);
+    w->s.head = header.len;
     text_free(&header);
-    text_free(&size);
     if (ok)
         *out = w;
     else
         safetensors_writer_discard(w);
+    return ok;
+}
+
+bool safetensors_writer_metadata(struct safetensors_writer *w, const char *const *metadata, struct error *err)
+{
+    struct text header = { 0 };
+    bool ok = safetensors_header(&header, w, metadata, err) && stream_head(&w->s, &header, err);
+    text_free(&header);
     return ok;
 }
 
@@ -385,5 +434,6 @@ void safetensors_writer_discard(struct safetensors_writer *w)
     if (!w)
         return;
     stream_free(&w->s);
+    free(w->entries);
     free(w);
 }

@@ -41,6 +41,8 @@ bool gguf_writer_open(struct gguf_writer **out, const char *path, const struct g
                       const struct writer_tensor *tensors, int n_tensors, struct error *err);
 /* Data of the next tensor in the declared order; may be called several times for one tensor. */
 bool gguf_writer_data(struct gguf_writer *w, const void *data, uint64_t bytes, struct error *err);
+/* Metadata as it stands at the end: replaces that of opening; what was written moves when the header's size changes. */
+bool gguf_writer_metadata(struct gguf_writer *w, const struct gguf_kv *kv, int n_kv, struct error *err);
 bool gguf_writer_commit(struct gguf_writer *w, struct error *err);     /* frees w */
 void gguf_writer_discard(struct gguf_writer *w);                        /* frees w; fine on NULL */
 
@@ -54,6 +56,8 @@ struct safetensors_writer;
 bool safetensors_writer_open(struct safetensors_writer **out, const char *path, const struct safetensors_entry *e,
                              int n, const char *const *metadata /* key, value, ..., NULL */, struct error *err);
 bool safetensors_writer_data(struct safetensors_writer *w, const void *data, uint64_t bytes, struct error *err);
+bool safetensors_writer_metadata(struct safetensors_writer *w, const char *const *metadata, struct error *err);
+uint64_t safetensors_entry_bytes(const struct safetensors_entry *e);
 bool safetensors_writer_commit(struct safetensors_writer *w, struct error *err);
 void safetensors_writer_discard(struct safetensors_writer *w);
 

@@ -14,26 +14,13 @@ enum { EXPORT_VERSION = 1 };
 
 /* ---- writing JSON ---- */
 
-static void put_escaped(struct text *t, const char *s)
-{
-    text_putc(t, '"');
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\')
-            text_printf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            text_printf(t, "\\u%04x", (unsigned char)*s);
-        else
-            text_putc(t, *s);
-    text_putc(t, '"');
-}
-
 static void put_text(struct text *t, const char *key, const char *s)
 {
     text_printf(t, ",\"%s\":", key);
     if (!s) {
         text_puts(t, "null");
     } else if (utf8_check(s, strlen(s)) == strlen(s)) {
-        put_escaped(t, s);
+        json_quote(t, s, strlen(s));
     } else {
         text_puts(t, "{\"hex\":\"");
         for (; *s; s++)

@@ -22,10 +22,22 @@ expect "argument missing" 2 "argument is missing" "$QDELTA" tokenize
 expect "argument too many" 2 "one argument too many" "$QDELTA" tokenize a b
 expect "unknown list" 2 "did you mean formats" "$QDELTA" list formast
 expect "unknown kernel set" 2 "no such set" "$QDELTA" generate x --prompt y --kernels avx3
+expect "unknown setting of a method" 2 "gptq has no setting foo=1; it has: algorithm" "$QDELTA" quantize -q gptq:q4_0 --set foo=1 -o "$work/x.gguf" models/demo/bf16
+expect "setting out of range" 2 "shrink=3: expected a number from 0 to 1" "$QDELTA" quantize -q gptq:q4_0 --set shrink=3 -o "$work/x.gguf" models/demo/bf16
+expect "setting that is no word of its row" 2 "order=left: expected one of act.natural" "$QDELTA" quantize -q gptq:q4_0 --set order=left -o "$work/x.gguf" models/demo/bf16
+expect "settings of a method without any of its own" 2 "rtn has no setting damp=1; it has: shard" "$QDELTA" quantize -q rtn:q4_0 --set damp=1 -o "$work/x.gguf" models/demo/bf16
+expect "required option by the command's own spelling" 2 "kld: --text FILE is missing" "$QDELTA" kld --base x y
 expect "wrong shard" 2 "expected I/N" "$QDELTA" run -m x -t mmlu --shard 3/2 --db "$work/x.db"
+expect "a later model that is not there stops the run before it begins" 1 "nothere.gguf: no such file" \
+    "$QDELTA" run -m models/demo/bf16 "$work/nothere.gguf" -t demo-arith --limit 1 --db "$work/later.db"
+expect "a later task likewise" 1 "no task .demo-fatcs.*nearest: demo-facts" "$QDELTA" run -m models/demo/bf16 -t demo-arith demo-fatcs --limit 1 --db "$work/later.db"
+check "and nothing was stored" test ! -e "$work/later.db"
+expect "merge of what is not there" 1 "no such database" "$QDELTA" merge "$work/none.db" -o "$work/new.db"
+check "leaves no output" test ! -e "$work/new.db"
+expect "scores of a run as JSON" 0 '"score_hi"' "$QDELTA" run -m models/demo/bf16 -t demo-facts --limit 2 --quiet --json --db "$work/j.db"
 expect "model not there" 1 "nothere.gguf: no such file" "$QDELTA" generate "$work/nothere.gguf" --prompt x
 expect "full device" 1 "cannot write to standard output" sh -c "$QDELTA list formats > /dev/full"
-for l in formats methods models kernels tasks; do
+for l in formats methods settings models kernels tasks; do
     expect "list $l" 0 "." "$QDELTA" list $l
     expect "list $l --json" 0 "^\[" "$QDELTA" list $l --json
 done

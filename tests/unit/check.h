@@ -39,6 +39,12 @@
 /* Call a function that fills a struct error named err. */
 #define MUST(call) CHECK(call, "%s", err.text)
 
+/* Folder of a file, a path with a slash. */
+static inline void folder_of(const char *file, char out[1024])
+{
+    snprintf(out, 1024, "%.*s", (int)(strrchr(file, '/') - file), file);
+}
+
 /* Path of a file of the shared test data, or NULL where the data is absent: then print and skip(). */
 static inline const char *shared_data(const char *name)
 {

@@ -42,7 +42,7 @@ static inline bool golden_open(struct golden *g, const char *name)
     if (!dir || !ids || !logits)
         return false;
     char folder[1024];
-    snprintf(folder, sizeof folder, "%.*s", (int)(strlen(dir) - strlen("/config.json")), dir);
+    folder_of(dir, folder);
     MUST(model_open(&g->m, folder, false, &err));
     g->floats = (size_t)SEQS * TOKENS * (size_t)g->m.config.vocab;
     g->logits = mem_new(g->floats, sizeof *g->logits, &err);

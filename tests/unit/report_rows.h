@@ -5,11 +5,7 @@
 #ifndef QDELTA_TEST_REPORT_ROWS_H
 #define QDELTA_TEST_REPORT_ROWS_H
 
-#include <dirent.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "scratch.h"
 #include "store/store.h"
 
 static const char *const mmlu_subjects[] = {
@@ -125,17 +121,17 @@ static inline struct run_identity made_identity(const struct made_task *t, const
     };
 }
 
-static inline int64_t made_run(struct store *s, const struct made_task *t, const struct made_model *m, const char *tag, int n)
+/* A run of its own identity: items first, first + step .. below n. */
+static inline int64_t made_items(struct store *s, const struct run_identity *id, const struct made_task *t,
+                                 const struct made_model *m, int first, int step, int n)
 {
     struct error err = { 0 };
-    struct run_identity id = made_identity(t, m, n);
     struct made_item item;
     int64_t run;
     bool resumed;
-    id.tag = tag;
     MUST(store_begin(s, &err));
-    MUST(store_run(s, &id, &run, &resumed, &err));
-    for (int i = 0; i < n; i++) {
+    MUST(store_run(s, id, &run, &resumed, &err));
+    for (int i = first; i < n; i += step) {
         made_fill(&item, t, m, i);
         MUST(store_put_item(s, run, &item.row, &err));
     }
@@ -143,6 +139,13 @@ static inline int64_t made_run(struct store *s, const struct made_task *t, const
                           &err));
     MUST(store_commit(s, &err));
     return run;
+}
+
+static inline int64_t made_run(struct store *s, const struct made_task *t, const struct made_model *m, const char *tag, int n)
+{
+    struct run_identity id = made_identity(t, m, n);
+    id.tag = tag;
+    return made_items(s, &id, t, m, 0, 1, n);
 }
 
 /* All models on all tasks; measures of conversion and KLD beside them. */
@@ -168,49 +171,28 @@ static inline void made_database(struct store *s)
                                "7e57", "i16", measures[i].name, measures[i].q8, &err));
 }
 
-/* ---- a folder that goes away again ---- */
+/* ---- the database of a test ---- */
 
-static char made_folder[64];
+static struct store *store;
 
-static inline int make_folder(void **state)
+static inline int make_empty(void **state)
 {
-    (void)state;
-    snprintf(made_folder, sizeof made_folder, "/tmp/qdelta-report-XXXXXX");
-    return mkdtemp(made_folder) ? 0 : -1;
+    struct error err = { 0 };
+    return make_scratch(state) == 0 && store_open(&store, in_dir("rows.db"), STORE_WRITE, &err) ? 0 : -1;
 }
 
-static inline void remove_tree(const char *path)
+static inline int make_database(void **state)
 {
-    char **names;
-    size_t n;
-    if (dir_exists(path) && dir_names(path, &names, &n, NULL)) {
-        for (size_t i = 0; i < n; i++) {
-            struct text below = { 0 };
-            path_join(&below, path, names[i]);
-            remove_tree(text_str(&below));
-            text_free(&below);
-        }
-        names_free(names, n);
-        rmdir(path);
-    } else {
-        unlink(path);
-    }
-}
-
-static inline int remove_folder(void **state)
-{
-    (void)state;
-    remove_tree(made_folder);
+    if (make_empty(state) != 0)
+        return -1;
+    made_database(store);
     return 0;
 }
 
-static inline const char *in_folder(const char *name)
+static inline int remove_database(void **state)
 {
-    static char path[8][200];
-    static int turn;
-    char *p = path[turn++ & 7];
-    snprintf(p, sizeof path[0], "%s/%s", made_folder, name);
-    return p;
+    store_close(store);
+    return remove_scratch(state);
 }
 
 #endif

@@ -55,7 +55,7 @@ static void test_golden_prompts(void **state)
         check_row(row, ++line);
         cJSON_Delete(row);
     }
-    CHECK(line >= 180, "only %d lines", line);
+    CHECK(line >= 468, "only %d lines", line);
     text_free(&file);
 }
 
@@ -73,8 +73,24 @@ static void test_detect(void **state)
         { "<|im_start|> last_query_index enable_thinking is false '<think>\\n\\n</think>\\n\\n'", CHAT_QWEN3 },
         { "<|im_start|> last_query_index enable_thinking is false '<think>\\n\\n</think>\\n\\n' '<think>\\n'", CHAT_NONE },
         { "<|im_start|> You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>", CHAT_SMOLLM2 },
-        { "<|im_start|> Reasoning Mode: You are a helpful AI assistant named SmolLM, trained by Hugging Face", CHAT_NONE },
+        { "<|im_start|> Reasoning Mode: You are a helpful AI assistant named SmolLM, trained by Hugging Face", CHAT_SMOLLM3_UNDATED },
+        { "<|im_start|> Today Date: Reasoning Mode: You are a helpful AI assistant named SmolLM, trained by Hugging Face", CHAT_SMOLLM3 },
+        { "<|im_start|> /system_override Reasoning Mode: named SmolLM", CHAT_NONE },
+        { "'<|turn>' '<turn|>\n' '<|think|>' '<|turn>model\n'", CHAT_GEMMA4_SMALL_FIRST },
+        { "'<|turn>' '<turn|>\n' '<|think|>\n' '<|turn>model\n'", CHAT_GEMMA4_SMALL },
+        { "'<|turn>' '<turn|>\n' '<|think|>' '<|turn>model\n' '<|channel>thought\\n<channel|>'", CHAT_GEMMA4_LARGE_FIRST },
+        { "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}"
+          "{% set content = bos_token + content %}", CHAT_LLAMA3_0 },
+        { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' last_query_index content.split('</think>')[-1].lstrip('\\n') "
+          "'<|im_start|>assistant\\n<think>\\n' }}", CHAT_QWEN3_THINKING },
+        { "'<|im_start|>assistant\\n<think>\\n' }}", CHAT_NONE },
+        { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' '<|im_start|>' + message.role + '\\n' + content }} "
+          "message.tool_calls '<|im_start|>assistant\\n' }}", CHAT_QWEN3_INSTRUCT },
         { "<|im_start|>", CHAT_NONE },
+        { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_CHATML },
+        { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_NONE },
+        { "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' '<|im_start|>' + message['role'] + "
+          "message['content'] + '<|im_end|>'", CHAT_QWEN2 },
         { "[INST] {{ message }} [/INST]", CHAT_NONE },
         { "", CHAT_NONE },
         { NULL, CHAT_NONE },

@@ -1,21 +1,8 @@
 /* convert: folder -> GGUF -> folder, every architecture, every activation mode: the same logits, bit for bit.
  * (A vocabulary and a chat template go along: tests/cli/chat.sh.) */
-#define _DEFAULT_SOURCE
-#include <unistd.h>
-
 #include "engine_golden.h"
+#include "scratch.h"
 #include "quantizers.h"
-
-static char dir[] = "/tmp/qdelta-convert-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static void convert(const char *from, const char *out, const char *recipe)
 {
@@ -66,20 +53,9 @@ static bool golden_source(const char *name, char folder[1024], int32_t ids[SEQS]
     const char *config = golden_path(name, "config.json"), *path = golden_path(name, "ids.i32");
     if (!config || !path)
         return false;
-    snprintf(folder, 1024, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    folder_of(config, folder);
     read_into(path, ids, SEQS * TOKENS * sizeof(int32_t));
     return true;
-}
-
-static void remove_folder(const char *folder)
-{
-    static const char *const names[] = { "config.json", "model.safetensors", "generation_config.json" };
-    char path[512];
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    CHECK(rmdir(folder) == 0, "%s holds something unexpected", folder);
 }
 
 static void test_there_and_back(void **state)
@@ -103,8 +79,8 @@ static void test_there_and_back(void **state)
             }
         unlink(in_dir("a.gguf"));
         unlink(in_dir("b.gguf"));
-        remove_folder(in_dir("back"));
-        remove_folder(in_dir("copy"));
+        remove_hf_folder(in_dir("back"));
+        remove_hf_folder(in_dir("copy"));
     }
 }
 
@@ -134,8 +110,48 @@ static void test_mistral(void **state)
     CHECK(strstr(file.data, "MistralForCausalLM") && strstr(file.data, "10000.0"), "config.json: %s", file.data);
     text_free(&file);
     unlink(in_dir("m.gguf"));
-    remove_folder(in_dir("mistral"));
-    remove_folder(in_dir("back"));
+    remove_hf_folder(in_dir("mistral"));
+    remove_hf_folder(in_dir("back"));
+}
+
+static void check_same_words(const char *file, const char *other)
+{
+    static const char text[] = "Tom has 12 apples.\n\nHe  buys 3; how many? \xC3\xA9\xF0\x9F\x98\x80 <|turn> \t\n";
+    struct model a, b;
+    struct ids want = { 0 }, got = { 0 };
+    MUST(model_open(&a, file, true, &err) && model_open(&b, other, true, &err));
+    CHECK(a.tokenizer && b.tokenizer, "%s: %s", other, b.tokenizer_error ? b.tokenizer_error : "");
+    MUST(tokenizer_encode(a.tokenizer, text, strlen(text), true, false, &want, &err) &&
+         tokenizer_encode(b.tokenizer, text, strlen(text), true, false, &got, &err));
+    CHECK(want.n == got.n && memcmp(want.data, got.data, want.n * sizeof *want.data) == 0, "%s: %zu ids, %zu from %s", file, want.n,
+          got.n, other);
+    CHECK(a.config.n_stop == b.config.n_stop && memcmp(a.config.stop_ids, b.config.stop_ids, (size_t)a.config.n_stop * sizeof(int)) == 0 &&
+          a.config.bos == b.config.bos && a.config.pad == b.config.pad, "%s: stop ids of %s", file, other);
+    ids_free(&want);
+    ids_free(&got);
+    model_close(&a);
+    model_close(&b);
+}
+
+/* The vocabulary of a GGUF becomes the tokenizer files of a folder, and those a GGUF's again: same ids, same tokens that
+ * end an answer.  Scores become merges, and merges that came from scores become scores. */
+static void test_tokenizer_goes_along(void **state)
+{
+    (void)state;
+    const char *stories = shared_data("models/stories260K/gguf/stories260K-f32.gguf");
+    const char *const files[] = { "models/demo/qat-q4_0.gguf", stories }, *const kinds[] = { "gemma4", "llama" };
+    for (int i = 0; i < (stories ? 2 : 1); i++) {
+        struct model m;
+        convert(files[i], in_dir("words"), NULL);
+        convert(in_dir("words"), in_dir("words.gguf"), NULL);
+        check_same_words(files[i], in_dir("words"));
+        check_same_words(files[i], in_dir("words.gguf"));
+        MUST(model_open(&m, in_dir("words.gguf"), true, &err));
+        CHECK(strcmp(tokenizer_kind(m.tokenizer), kinds[i]) == 0, "%s and back: kind %s", files[i], tokenizer_kind(m.tokenizer));
+        model_close(&m);
+        remove_hf_folder(in_dir("words"));
+        unlink(in_dir("words.gguf"));
+    }
 }
 
 /* Weights that are blocks: a GGUF keeps them, so every mode agrees; a folder holds their values as floats. */
@@ -159,7 +175,7 @@ static void test_blocks(void **state)
         same_logits(in_dir("q.gguf"), in_dir("floats"), ids[0], 1, TOKENS, ACT_F32, what);
         unlink(in_dir("q.gguf"));
         unlink(in_dir("again.gguf"));
-        remove_folder(in_dir("floats"));
+        remove_hf_folder(in_dir("floats"));
     }
 }
 
@@ -247,25 +263,15 @@ static void test_scales_not_finite(void **state)
     unlink(in_dir("nan.gguf"));
 }
 
-static int make_dir(void **state)
-{
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
-    return rmdir(dir);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_mistral),
+        cmocka_unit_test(test_tokenizer_goes_along),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_scales_not_finite),
     };
-    return cmocka_run_group_tests_name("convert", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("convert", tests, make_scratch, remove_empty_scratch);
 }

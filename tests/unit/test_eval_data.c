@@ -1,12 +1,9 @@
 /* Task files and data files: what is read, what is refused and in which words; templates; choice of items and shots. */
-#include "check.h"
-
-#include <unistd.h>
+#include "scratch.h"
 
 #include "eval/task.h"
 
 static struct error err;
-static char folder[64];
 
 static const char *data_dir(void)
 {
@@ -18,9 +15,7 @@ static const char *data_dir(void)
 
 static void put_bytes(const char *name, const char *bytes, size_t len)
 {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    MUST(file_write(path, bytes, len, &err));
+    MUST(file_write(in_dir(name), bytes, len, &err));
 }
 
 static void put(const char *name, const char *text)
@@ -30,34 +25,13 @@ static void put(const char *name, const char *text)
 
 static void drop(const char *name)
 {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    unlink(path);
+    unlink(in_dir(name));
 }
 
 static bool try_open(struct task **t, int shots, int limit, enum prompt_mode mode)
 {
-    struct task_options o = { .data_dir = folder, .tasks_dir = "tasks", .mode = mode, .shots = shots, .limit = limit, .shard = 1, .shards = 1 };
-    return task_open(t, folder, &o, &err);
-}
-
-static int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/qdelta-eval-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char **names = NULL;
-    size_t n = 0;
-    if (dir_names(folder, &names, &n, NULL))
-        for (size_t i = 0; i < n; i++)
-            drop(names[i]);
-    names_free(names, n);
-    return rmdir(folder);
+    struct task_options o = { .data_dir = scratch_dir, .tasks_dir = "tasks", .mode = mode, .shots = shots, .limit = limit, .shard = 1, .shards = 1 };
+    return task_open(t, scratch_dir, &o, &err);
 }
 
 /* ---- readers ---- */
@@ -331,9 +305,9 @@ static void test_stable(void **state)
     }
     int in_shards = 0;
     for (int s = 1; s <= 3; s++) {
-        struct task_options o = { .data_dir = folder, .mode = PROMPT_STABLE, .shots = -1, .shard = s, .shards = 3 };
+        struct task_options o = { .data_dir = scratch_dir, .mode = PROMPT_STABLE, .shots = -1, .shard = s, .shards = 3 };
         memset(some, 0, sizeof some);
-        MUST(task_open(&t, folder, &o, &err));
+        MUST(task_open(&t, scratch_dir, &o, &err));
         in_shards += task_size(t);
         prompts_of(t, some);
         for (int i = 0; i < 60; i++) {
@@ -514,5 +488,5 @@ int main(void)
         cmocka_unit_test(test_compat_draws), cmocka_unit_test(test_official),   cmocka_unit_test(test_bbh_preamble),
         cmocka_unit_test(test_primer),     cmocka_unit_test(test_readme_example), cmocka_unit_test(test_list),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }

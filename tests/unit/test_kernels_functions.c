@@ -55,57 +55,61 @@ static double ulps(float got, double want)
     return fabs((double)got - want) / ldexp(1, e < -125 ? -149 : e - 24);
 }
 
+struct worst {
+    double ulps;
+    float at;
+};
+
+static void measure(size_t f, const float x[256], struct worst *w)
+{
+    float y[256];
+    functions[f].of(kernels_find(NULL, NULL), x, y, 256);
+    for (int i = 0; i < 256; i++) {
+        double u = ulps(y[i], functions[f].truth(x[i]));
+        if (!(u <= w->ulps))
+            *w = (struct worst){ u, x[i] };
+    }
+}
+
+static void check_worst(size_t f, const struct worst *w)
+{
+    print_message("%s: worst error %.3f ulp at %a\n", functions[f].name, w->ulps, (double)w->at);
+    CHECK(w->ulps <= functions[f].max_ulp, "%s(%a) is off by %g ulp", functions[f].name, (double)w->at, w->ulps);
+}
+
 /* Every STEP-th float, all signs and exponents; prime, so that low mantissa bits vary. */
 static void test_error(void **state)
 {
-    const struct kernels *k = kernels_find(NULL, NULL);
     (void)state;
     for (size_t f = 0; f < ARRAY_LEN(functions); f++) {
-        double worst = 0;
-        float at = 0, x[256], y[256];
+        struct worst worst = { 0 };
         uint32_t bits = 0;
         for (int block = 0; block < 4000; block++) {
+            float x[256];
             for (int i = 0; i < 256; i++, bits += 4194 + (unsigned)block % 7) {
                 memcpy(&x[i], &bits, sizeof bits);
                 if (!isfinite(x[i]))
                     x[i] = (float)(block - 2000) / 16 + (float)i / 4096;
             }
-            functions[f].of(k, x, y, 256);
-            for (int i = 0; i < 256; i++) {
-                double u = ulps(y[i], functions[f].truth(x[i]));
-                if (!(u <= worst)) {
-                    worst = u;
-                    at = x[i];
-                }
-            }
+            measure(f, x, &worst);
         }
-        print_message("%s: worst error %.3f ulp at %a\n", functions[f].name, worst, (double)at);
-        CHECK(worst <= functions[f].max_ulp, "%s(%a) is off by %g ulp", functions[f].name, (double)at, worst);
+        check_worst(f, &worst);
     }
 }
 
 /* The ranges where results are neither 0, 1 nor x, densely. */
 static void test_error_dense(void **state)
 {
-    const struct kernels *k = kernels_find(NULL, NULL);
     (void)state;
     for (size_t f = 0; f < ARRAY_LEN(functions); f++) {
-        double worst = 0;
-        float at = 0, x[256], y[256];
+        struct worst worst = { 0 };
         for (int block = 0; block < 8000; block++) {
+            float x[256];
             for (int i = 0; i < 256; i++)
                 x[i] = ((float)(block * 256 + i) / 2048000 - 0.5f) * (block % 2 ? 220.0f : 24.0f);
-            functions[f].of(k, x, y, 256);
-            for (int i = 0; i < 256; i++) {
-                double u = ulps(y[i], functions[f].truth(x[i]));
-                if (!(u <= worst)) {
-                    worst = u;
-                    at = x[i];
-                }
-            }
+            measure(f, x, &worst);
         }
-        print_message("%s: worst error %.3f ulp at %a\n", functions[f].name, worst, (double)at);
-        CHECK(worst <= functions[f].max_ulp, "%s(%a) is off by %g ulp", functions[f].name, (double)at, worst);
+        check_worst(f, &worst);
     }
 }
 

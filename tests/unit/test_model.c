@@ -1,6 +1,8 @@
 /* Opening models: both sources give the same weights and config, shapes and memory, what configs must refuse. */
 #include "tiny_folder.h"
 
+#include "model/files.h"
+
 static void test_tiny_golden_configs(void **state)
 {
     (void)state;
@@ -76,7 +78,7 @@ static void test_gemma4_switches(void **state)
     model_close(&m);
 }
 
-/* Experts stored one by one come out as one stack, in order. */
+/* Experts stored one by one come out as one stack, in order, and stay in the mapped file. */
 static void test_expert_stacking(void **state)
 {
     (void)state;
@@ -87,6 +89,7 @@ static void test_expert_stacking(void **state)
     const struct tensor *t;
     open_golden(&m, "qwen3_moe");
     MUST(model_tensor(&m, "blk.1.ffn_gate_exps.weight", 32, 64, 8, &t, &err));
+    CHECK(!t->data && t->parts && m.files->n_owned == 0, "%zu tensors were copied", m.files->n_owned);
     /* The file keeps experts apart; their first rows must differ from one another. */
     float first[64], other[64];
     tensor_row(t, 0, 0, first);

@@ -325,6 +325,55 @@ static void test_lying_safetensors(void **state)
     tiny_remove(&t);
 }
 
+/* The header's JSON may be as deep or as long as it likes: one message, no stack used up. */
+static void test_deep_headers(void **state)
+{
+    (void)state;
+    enum { DEPTH = 200000 };
+    struct tiny t;
+    struct text deep = { 0 };
+    tiny_start(&t, "");
+    tiny_write(&t, "", NULL);
+    text_puts(&deep, "{\"a\":");
+    for (int i = 0; i < DEPTH; i++)
+        text_puts(&deep, i % 2 ? "{\"a\":" : "[");
+    put_safetensors(&t, text_str(&deep), deep.len, 64);
+    tiny_refused(t.dir, "model.safetensors: line 1", "a deep header");
+    tiny_put(&t, "model.safetensors.index.json", text_str(&deep));
+    tiny_refused(t.dir, "index.json: line 1", "a deep index");
+    text_free(&deep);
+    tiny_remove(&t);
+}
+
+/* The same tensor in two shards, a shard that the index does not name it in, a shard's name that leads elsewhere. */
+static void test_bad_shards(void **state)
+{
+    (void)state;
+    struct tiny t;
+    struct error err;
+    struct text whole = { 0 };
+    char path[128];
+    tiny_start(&t, "");
+    tiny_write(&t, "", NULL);
+    tiny_path(&t, "model.safetensors", path);
+    MUST(file_read(path, 0, &whole, &err));
+    tiny_path(&t, "other.safetensors", path);
+    MUST(file_write(path, whole.data, whole.len, &err));
+    text_free(&whole);
+    static const struct { const char *index, *words; } cases[] = {
+        { "{\"weight_map\":{\"model.norm.weight\":\"model.safetensors\",\"model.embed_tokens.weight\":\"other.safetensors\"}}", "twice" },
+        { "{\"weight_map\":{\"model.norm.weight\":\"other.safetensors\",\"model.x.weight\":\"other.safetensors\"}}", "missing" },
+        { "{\"weight_map\":{\"model.norm.weight\":\"..\"}}", "not the name" },
+        { "{\"weight_map\":{\"model.norm.weight\":\"./other.safetensors\"}}", "not the name" },
+        { "{\"weight_map\":{}}", "embed_tokens" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        tiny_put(&t, "model.safetensors.index.json", cases[i].index);
+        tiny_refused(t.dir, cases[i].words, cases[i].index);
+    }
+    tiny_remove(&t);
+}
+
 static void test_mutated_safetensors(void **state)
 {
     (void)state;
@@ -400,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_whole_file_opens), cmocka_unit_test(test_truncated_gguf),    cmocka_unit_test(test_lying_gguf),
         cmocka_unit_test(test_mutated_gguf),     cmocka_unit_test(test_nan_scale),         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_lying_safetensors), cmocka_unit_test(test_mutated_safetensors), cmocka_unit_test(test_bad_folders),
+        cmocka_unit_test(test_deep_headers),     cmocka_unit_test(test_bad_shards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

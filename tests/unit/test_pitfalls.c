@@ -1,14 +1,11 @@
 /* Mistakes that other programs made with these architectures and files (models.md section 8), each as a test.  The
  * list, and which test holds which item, is in tests/README.md. */
-#define _DEFAULT_SOURCE
-#include <unistd.h>
-
 #include "engine_golden.h"
+#include "scratch.h"
 #include "engine/kernels/kernels.h"
 #include "quantizers.h"
 
-static char dir[] = "/tmp/qdelta-pitfalls-XXXXXX";
-static char base_path[64], edited_path[64];
+static char base_path[256], edited_path[256];
 
 /* ---- a golden model as GGUF, and copies of it with something changed ---- */
 
@@ -21,7 +18,7 @@ static bool base_gguf(const char *name)
     char folder[1024];
     if (!config)
         return false;
-    snprintf(folder, sizeof folder, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    folder_of(config, folder);
     MUST(model_open(&m, folder, false, &err));
     MUST(convert_model(&m, base_path, "f32", &o, &report, &err));
     quantize_report_free(&report);
@@ -481,6 +478,57 @@ static void test_router_order(void **state)
     golden_close(&g);
 }
 
+/* ---- K = V ---- */
+
+static void logits_with(struct golden *g, const struct tensor *instead, int n, const int32_t *ids, float *out)
+{
+    struct engine *e = engine_with(&g->m, ACT_F32, 1, TOKENS);
+    for (int i = 0; i < n; i++)
+        MUST(engine_replace(e, &instead[i], &err));
+    struct seq *s = seq_with(e, NULL);
+    feed_all(e, s, ids, TOKENS, out);
+    seq_close(s);
+    engine_close(e);
+}
+
+/* With q_norm 0 every token attends evenly to what it sees, so only values are left.  Of one token repeated they are the same
+ * at every position, unless they are turned; and K's norm has no say in them. */
+static void test_values_stand_still(void **state)
+{
+    (void)state;
+    enum { LAYERS = 6 };
+    static const float none[8], some[8] = { 4, 0.25f, 2, 1, 8, 0.5f, 1, 2 };
+    static float room[2 * LAYERS][64];
+    struct tensor q[2 * LAYERS];
+    struct golden g;
+    char name[64];
+    int32_t same[TOKENS];
+    if (!golden_open(&g, "gemma4_dense"))
+        skip();
+    CHECK(g.m.config.n_layers == LAYERS && g.m.config.layers[2].v_from_k, "%d layers", g.m.config.n_layers);
+    size_t vocab = (size_t)g.m.config.vocab, n = TOKENS * vocab;
+    float *out = mem_new(n, sizeof *out, &err), *other = mem_new(n, sizeof *out, &err);
+    for (int l = 0; l < LAYERS; l++) {
+        snprintf(name, sizeof name, "blk.%d.attn_q_norm.weight", l);
+        q[l] = times(&g, name, none, room[l]);
+        snprintf(name, sizeof name, "blk.%d.attn_k_norm.weight", l);
+        q[LAYERS + l] = times(&g, name, some, room[LAYERS + l]);
+    }
+    for (int i = 0; i < TOKENS; i++)
+        same[i] = 7;
+    logits_with(&g, q, LAYERS, same, out);
+    for (size_t i = vocab; i < n; i++)
+        CHECK_NEAR(out[i], out[i % vocab], 1e-3, "position %zu, logit %zu", i / vocab, i % vocab);
+    logits_with(&g, q, LAYERS, g.ids[0], out);
+    logits_with(&g, q, 2 * LAYERS, g.ids[0], other);
+    CHECK(memcmp(out, other, n * sizeof *out) == 0, "values go through K's norm");
+    logits_with(&g, q + LAYERS, LAYERS, g.ids[0], other);
+    CHECK(memcmp(out, other, n * sizeof *out) != 0, "K's norm changes nothing at all");
+    free(out);
+    free(other);
+    golden_close(&g);
+}
+
 /* ---- sizes as published ---- */
 
 static void test_donors(void **state)
@@ -534,21 +582,19 @@ static void test_proportional_rope(void **state)
     model_close(&m);
 }
 
-static int make_dir(void **state)
+static int name_files(void **state)
 {
-    (void)state;
-    if (!mkdtemp(dir))
+    if (make_scratch(state) != 0)
         return -1;
-    snprintf(base_path, sizeof base_path, "%s/base.gguf", dir);
-    snprintf(edited_path, sizeof edited_path, "%s/edited.gguf", dir);
+    snprintf(base_path, sizeof base_path, "%s", in_dir("base.gguf"));
+    snprintf(edited_path, sizeof edited_path, "%s", in_dir("edited.gguf"));
     return 0;
 }
-static int remove_dir(void **state)
+static int remove_files(void **state)
 {
-    (void)state;
     unlink(base_path);
     unlink(edited_path);
-    return rmdir(dir);
+    return remove_empty_scratch(state);
 }
 
 int main(void)
@@ -560,7 +606,8 @@ int main(void)
         cmocka_unit_test(test_scale_places),
         cmocka_unit_test(test_bos),                   cmocka_unit_test(test_softcap),
         cmocka_unit_test(test_window_rule),           cmocka_unit_test(test_router_order),
+        cmocka_unit_test(test_values_stand_still),
         cmocka_unit_test(test_donors),                cmocka_unit_test(test_proportional_rope),
     };
-    return cmocka_run_group_tests_name("pitfalls", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("pitfalls", tests, name_files, remove_files);
 }

@@ -1,24 +1,9 @@
 /* Files written by convert and quantize, opened again: same logits to the bit, same bytes for any thread count,
  * and what must be refused. */
-#define _DEFAULT_SOURCE
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "scratch.h"
 
 #include "engine/engine.h"
 #include "quantizers.h"
-
-static char dir[] = "/tmp/qdelta-convert-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static float *logits_of(const struct model *m, const int32_t *ids, int n)
 {
@@ -52,7 +37,7 @@ static void test_round_trip(void **state)
         snprintf(name, sizeof name, "models/tiny_golden/%s/config.json", archs[i]);
         NEED_SHARED(config, name);
         char folder[1024];
-        snprintf(folder, sizeof folder, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+        folder_of(config, folder);
         MUST(model_open(&hf, folder, false, &err));
         MUST(convert_model(&hf, in_dir("a.gguf"), NULL, &o, &report, &err));
         CHECK(report.n == hf.n_tensors && report.bytes_out > 0, "%s: %d rows", archs[i], report.n);
@@ -194,17 +179,6 @@ static void test_not_finite(void **state)
     model_close(&m);
 }
 
-static int make_dir(void **state)
-{
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
-    return rmdir(dir);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,5 +188,5 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_not_finite),
     };
-    return cmocka_run_group_tests_name("quant_convert", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("quant_convert", tests, make_scratch, remove_empty_scratch);
 }

@@ -1,26 +1,11 @@
 /* Methods end to end on small models: NF4 against bitsandbytes' own file, imatrix files, GPTQ and AWQ runs, folders. */
-#define _DEFAULT_SOURCE
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "scratch.h"
 
 #include "engine/engine.h"
 #include "quantizers.h"
 
 #include "../../quantizers/calibrate.h"
 #include "../../quantizers/imatrix.h"
-
-static char dir[] = "/tmp/qdelta-methods-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static char warnings[4096];
 static void warn(void *ctx, const char *text)
@@ -44,22 +29,6 @@ static bool run(const struct model *m, const char *out, struct run r, struct qua
     return quantize_model(m, out, &o, report, err);
 }
 
-static void folder_of(const char *file, char *out, size_t size)
-{
-    snprintf(out, size, "%.*s", (int)(strrchr(file, '/') - file), file);
-}
-
-static void remove_folder(const char *path)
-{
-    static const char *const names[] = { "config.json", "generation_config.json", "model.safetensors" };
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        char file[512];
-        snprintf(file, sizeof file, "%s/%s", path, names[i]);
-        unlink(file);
-    }
-    rmdir(path);
-}
-
 /* tests/golden/checkpoints was written by bitsandbytes from tiny_golden/llama3 (down_proj and lm_head left whole). */
 static void test_nf4_equals_bitsandbytes(void **state)
 {
@@ -67,7 +36,7 @@ static void test_nf4_equals_bitsandbytes(void **state)
     static const char *const cases[][2] = { { "nf4", "bitsandbytes_nf4" }, { "nf4:nf4-double", "bitsandbytes_nf4_double" }, { "fp4", "bitsandbytes_fp4" } };
     NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
     char folder[1024];
-    folder_of(config, folder, sizeof folder);
+    folder_of(config, folder);
     struct error err;
     struct model source;
     MUST(model_open(&source, folder, false, &err));
@@ -99,7 +68,7 @@ static void test_nf4_equals_bitsandbytes(void **state)
         CHECK(packed == 24, "%s: %d packed matrices", cases[k][1], packed);
         model_close(&ours);
         model_close(&theirs);
-        remove_folder(in_dir("bnb"));
+        remove_hf_folder(in_dir("bnb"));
     }
     model_close(&source);
 }
@@ -192,8 +161,9 @@ static void test_calibrated_runs(void **state)
         found += strcmp(kv[i].key, "qdelta.quantize.method") == 0 && strncmp(kv[i].value.s.data, "gptq:q4_0", 9) == 0;
         found += strcmp(kv[i].key, "qdelta.quantize.calibration.sha256") == 0 && kv[i].value.s.len == 64;
         found += strcmp(kv[i].key, "qdelta.quantize.version") == 0;
+        found += strcmp(kv[i].key, "qdelta.quantize.drift") == 0 && strcmp(kv[i].value.s.data, "1") == 0;
     }
-    CHECK(found == 3, "provenance: %d of 3 keys", found);
+    CHECK(found == 4, "provenance: %d of 4 keys", found);
     model_close(&back);
     quantize_report_free(&gptq);
     quantize_report_free(&again);
@@ -219,7 +189,7 @@ static void test_awq_folds(void **state)
         snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
         NEED_SHARED(path, name);
         snprintf(ids, sizeof ids, "%s", path);
-        folder_of(ids, folder, sizeof folder);
+        folder_of(ids, folder);
         MUST(model_open(&m, folder, false, &err));
         MUST(run(&m, in_dir("a.gguf"), (struct run){ .method = "awq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = settings }, &report, &err));
         CHECK(!strstr(warnings, "folding changes"), "%s: %s", archs[i], warnings);
@@ -235,6 +205,45 @@ static void test_awq_folds(void **state)
     }
 }
 
+/* The unrounded stream goes beside the rounded one on every architecture (shared K/V, per-layer inputs, experts): the
+ * first matrices, whose inputs have not drifted, lose the same with and without, later ones do not. */
+static void test_drift(void **state)
+{
+    (void)state;
+    static const char *const archs[] = { "gemma2", "gemma3", "gemma4_dense", "gemma4_e", "gemma4_moe", "llama3", "qwen2", "qwen3", "qwen3_moe", "smollm3" };
+    static const char *const with[] = { "drift=1", NULL }, *const without[] = { "drift=0", NULL };
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
+        struct error err;
+        struct model m;
+        struct quantize_report a, b;
+        char name[96], folder[1024], ids[1024];
+        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
+        NEED_SHARED(path, name);
+        snprintf(ids, sizeof ids, "%s", path);
+        folder_of(ids, folder);
+        MUST(model_open(&m, folder, false, &err));
+        struct run r = { .method = "gptq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = with };
+        MUST(run(&m, in_dir("a.gguf"), r, &a, &err));
+        r.settings = without;
+        MUST(run(&m, in_dir("a.gguf"), r, &b, &err));
+        int same = 0, other = 0;
+        for (int k = 0; k < a.n; k++) {
+            if (strcmp(a.rows[k].method, "gptq"))
+                continue;
+            bool first = strstr(a.rows[k].name, "blk.0.attn_") && !strstr(a.rows[k].name, "output");
+            CHECK(!first || memcmp(&a.rows[k].loss, &b.rows[k].loss, sizeof(double)) == 0, "%s %s: loss %.9g with drift, %.9g without", archs[i],
+                  a.rows[k].name, a.rows[k].loss, b.rows[k].loss);
+            same += first;
+            other += a.rows[k].loss > b.rows[k].loss || a.rows[k].loss < b.rows[k].loss;
+        }
+        CHECK(same > 0 && other > same, "%s: %d matrices as before, %d otherwise", archs[i], same, other);
+        quantize_report_free(&a);
+        quantize_report_free(&b);
+        model_close(&m);
+        unlink(in_dir("a.gguf"));
+    }
+}
+
 static void test_bad_calibration(void **state)
 {
     (void)state;
@@ -243,7 +252,7 @@ static void test_bad_calibration(void **state)
     NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
     NEED_SHARED(config, "models/tiny_golden/llama3/config.json");
     char folder[1024];
-    folder_of(config, folder, sizeof folder);
+    folder_of(config, folder);
     MUST(model_open(&m, path, true, &err));
     MUST(model_open(&bare, folder, false, &err));
     const struct { const char *name, *text; size_t len; } files[] = {
@@ -264,13 +273,42 @@ static void test_bad_calibration(void **state)
     static const char *const bad[] = { "damp=-2", NULL };
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "gptq:q4_0", .rows = 1, .tokens = 32, .settings = bad }, &report, &err) &&
               strstr(err.text, "damp=-2"), "%s", err.text);
-    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
     CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = "nf4" }, &report, &err) && strstr(err.text, "folder"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "rtn:q4_0" }, &report, &err) && strstr(err.text, ".gguf"), "%s", err.text);
     CHECK(!run(&m, in_dir("a"), (struct run){ .method = "gptq:int4-g128" }, &report, &err) && strstr(err.text, "groups of 128"), "%s", err.text);
     CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
     model_close(&m);
     model_close(&bare);
+}
+
+/* Weights and activations that are no numbers: the tensor or the layer is named, and no file appears. */
+static void test_not_finite(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    static const struct { const char *tensor; float value; const char *says; } cases[] = {
+        { "blk.2.ffn_up.weight", NAN, "blk.2." }, { "blk.1.attn_norm.weight", 3e38f, "layer 1" }, { "token_embd.weight", INFINITY, "layer 0" },
+    };
+    static const char *const calibrated[] = { "gptq:q4_0", "awq:q4_0", "imatrix:q4_0" };
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++)
+        for (size_t k = 0; k < ARRAY_LEN(calibrated); k++) {
+            MUST(model_open(&m, path, true, &err));
+            struct tensor *t = (struct tensor *)(uintptr_t)model_find(&m, cases[c].tensor);
+            float *copy = malloc(t->bytes);
+            memcpy(copy, t->data, t->bytes);
+            for (int64_t i = t->rows / 2 * t->cols; i < t->rows * t->cols; i++)
+                copy[i] = cases[c].value;
+            t->data = copy;
+            struct quantize_report report;
+            CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = calibrated[k], .rows = 2, .tokens = 64, .threads = 2 }, &report, &err),
+                  "%s with %s = %g was accepted", calibrated[k], cases[c].tensor, (double)cases[c].value);
+            CHECK(strstr(err.text, cases[c].says) || (c == 0 && strstr(err.text, "layer 2")), "%s: %s", cases[c].tensor, err.text);
+            CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
+            model_close(&m);
+            free(copy);
+        }
 }
 
 static void test_builtin_text(void **state)
@@ -284,20 +322,60 @@ static void test_builtin_text(void **state)
     CHECK(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "the same seed gives other text");
     CHECK(memcmp(a.data, c.data, 1000) != 0, "another seed gives the same text");
     CHECK(utf8_check(a.data, a.len) == a.len, "not UTF-8");
+    struct error err;
+    uint8_t digest[32];
+    char hex[65];
+    MUST(sha256_bytes(a.data, a.len, digest, &err));
+    hex_of(digest, 32, hex);
+    CHECK(!strcmp(hex, "d715b6f35510b9ea7f4f41b2b5dccc319e6344b426d83e552155319c40c1ffc4"), "other text than other compilers' builds make: %s", hex);
     text_free(&a);
     text_free(&b);
     text_free(&c);
 }
 
-static int make_dir(void **state)
+/* Nothing asked for: 128 windows of 1024 tokens, each with BOS first and the text's own tokens after it, which windows
+ * and in what order by the seed. */
+static void test_windows(void **state)
 {
     (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-static int remove_dir(void **state)
-{
-    (void)state;
-    return rmdir(dir);
+    struct error err;
+    struct model m;
+    struct text text = { 0 };
+    MUST(model_open(&m, "models/demo/bf16", true, &err));
+    int bos = tokenizer_bos(m.tokenizer);
+    CHECK(bos >= 0, "the demonstration model has a BOS");
+    calibration_text(&text, 5, 2000000);
+    MUST(file_write(in_dir("long.txt"), text_str(&text), text.len, &err));
+    struct quantize_options o = { .method = "gptq", .calib = in_dir("long.txt"), .seed = 5, .warn = warn };
+    char hash[3][65];
+    for (int k = 0; k < 3; k++) {
+        struct job j = { .model = &m, .o = &o };
+        o.seed = k == 2 ? 6 : 5;
+        MUST(calibration_load(&j, &err));
+        const struct calibration *c = j.calibration;
+        CHECK(c->rows == 128 && c->tokens == 1024, "%d windows of %d tokens", c->rows, c->tokens);
+        CHECK(strstr(text_str(&j.notes), "calibration.windows=128 x 1024\n") && strstr(text_str(&j.notes), c->sha256), "notes: %s", text_str(&j.notes));
+        memcpy(hash[k], c->sha256, sizeof hash[k]);
+        for (int r = 0; r < c->rows; r++) {
+            CHECK(c->ids[r * 1024] == bos, "window %d begins with %d", r, (int)c->ids[r * 1024]);
+            for (int t = 1; t < 1024; t++)
+                CHECK(c->ids[r * 1024 + t] != bos, "a second BOS in window %d at %d", r, t);
+        }
+        calibration_free(j.calibration);
+        text_free(&j.notes);
+    }
+    struct job bare = { .model = &m, .o = &o };
+    o.calib = NULL;
+    warnings[0] = '\0';
+    MUST(calibration_load(&bare, &err));
+    CHECK(strstr(warnings, "built-in"), "the built-in text must be announced: %s", warnings);
+    calibration_free(bare.calibration);
+    text_free(&bare.notes);
+    CHECK(!strcmp(hash[0], hash[1]), "one seed, two hashes");
+    CHECK(strcmp(hash[0], hash[2]), "two seeds, one hash");
+    unlink(in_dir("long.txt"));
+    text_free(&text);
+    model_close(&m);
 }
 
 int main(void)
@@ -307,8 +385,11 @@ int main(void)
         cmocka_unit_test(test_imatrix_files),
         cmocka_unit_test(test_calibrated_runs),
         cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_drift),
         cmocka_unit_test(test_bad_calibration),
+        cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_builtin_text),
+        cmocka_unit_test(test_windows),
     };
-    return cmocka_run_group_tests_name("quant_methods", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("quant_methods", tests, make_scratch, remove_empty_scratch);
 }

@@ -234,8 +234,8 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false, true, 0 }, { ALGORITHM_CD, 0, 4, false, true, 0 }, { ALGORITHM_GPTQ, 0, 0, false, true, 0 },
-        { ALGORITHM_GPTQ, 0, 0, true, true, 0 }, { ALGORITHM_GPTQ, 0, 4, true, true, 0 },
+        { ALGORITHM_RTN, 0, 0, false, true, 0, false }, { ALGORITHM_CD, 0, 4, false, true, 0, false }, { ALGORITHM_GPTQ, 0, 0, false, true, 0, false },
+        { ALGORITHM_GPTQ, 0, 0, true, true, 0, false }, { ALGORITHM_GPTQ, 0, 4, true, true, 0, false },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
@@ -270,6 +270,106 @@ static void test_order_of_methods(void **state)
     }
     free(x);
     free(w);
+    hessian_close(&h);
+}
+
+/* Inputs that moved away from those wanted: H and drift of the moved ones. */
+static struct hessian drifted(const float *x, const float *want, struct pool *pool)
+{
+    struct error err;
+    struct hessian h;
+    MUST(hessian_open(&h, N, &err));
+    MUST(hessian_open_drift(&h, &err));
+    hessian_add(&h, pool, x, TOKENS, N);
+    hessian_add_drift(&h, pool, x, N, want, N, TOKENS);
+    CHECK(hessian_finish(&h), "inputs are finite");
+    return h;
+}
+
+/* Squared distance of the outputs of codes for x from those of w for want, plus the damping's share. */
+static double distance(const float *x, const float *want, const float *w, const float *q, double lambda)
+{
+    double sum = 0;
+    for (int t = 0; t < TOKENS; t++) {
+        double y = 0;
+        for (int i = 0; i < N; i++)
+            y += (double)w[i] * (double)want[t * N + i] - (double)q[i] * (double)x[t * N + i];
+        sum += y * y / TOKENS;
+    }
+    for (int i = 0; i < N; i++)
+        sum += lambda * pow((double)(w[i] - q[i]), 2);
+    return sum;
+}
+
+/* Drift is the mean of (want - x) x'; where nothing moved, it changes no byte; where inputs are all scaled by 4/5 and
+ * nothing is damped, the codes are those of weights 5/4 as large; and where they moved at random, the outputs come
+ * closer to those wanted than without. */
+static void test_drift(void **state)
+{
+    (void)state;
+    static float x[TOKENS * N], want[TOKENS * N], w[ROWS * N], larger[ROWS * N];
+    struct error err;
+    const struct grid *g = grid_find(FORMAT_Q4_0, "q4_0");
+    struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .damp = 0.1, .passes = 4, .act_order = true, .drift = true }, plain = o;
+    struct solution a, b;
+    plain.drift = false;
+    inputs(want, N, TOKENS);
+    weights(w, ROWS, N);
+    struct hessian h = drifted(want, want, NULL);
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, w, ROWS, N, &h, &plain, NULL, &b, &err));
+    assert_memory_equal(a.bytes, b.bytes, ROWS * N / 32 * 18);
+    free(a.bytes);
+    free(b.bytes);
+    hessian_close(&h);
+
+    for (int i = 0; i < TOKENS * N; i++)
+        x[i] = 0.8f * want[i];
+    for (int i = 0; i < ROWS * N; i++)
+        larger[i] = 1.25f * w[i];
+    h = drifted(x, want, NULL);
+    o.damp = plain.damp = 1e-7;
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, larger, ROWS, N, &h, &plain, NULL, &b, &err));
+    int differ = 0;
+    for (int i = 0; i < ROWS * N / 32 * 18; i++)
+        differ += a.bytes[i] != b.bytes[i];
+    CHECK(differ <= 8, "%d bytes differ from those of weights 5/4 as large", differ);      /* ties fall either way */
+    CHECK_NEAR(a.loss, b.loss, 1e-3 * b.loss, "loss");
+    free(a.bytes);
+    free(b.bytes);
+    hessian_close(&h);
+
+    for (int i = 0; i < TOKENS * N; i++)
+        x[i] = want[i] * (float)(0.9 + 0.2 * uniform((uint64_t)(i % N) + 40)) + 0.3f * want[i / N * N + (i + 1) % N] +
+               0.2f * (float)uniform((uint64_t)i + 7000000);
+    h = drifted(x, want, NULL);
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < N; k++) {
+            double d = 0, size = 0;
+            for (int t = 0; t < TOKENS; t++) {
+                double e = (double)(want[t * N + i] - x[t * N + i]) * (double)x[t * N + k] / TOKENS;
+                d += e;
+                size += fabs(e);
+            }
+            CHECK_NEAR(h.drift[(size_t)i * h.ld + (size_t)k], d, 3e-6 * size, "drift[%d][%d]", i, k);
+        }
+    o.damp = plain.damp = 0.05;
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, w, ROWS, N, &h, &plain, NULL, &b, &err));
+    double mean = 0, with = 0, without = 0;
+    for (int i = 0; i < N; i++)
+        mean += h.h[(size_t)i * h.ld + (size_t)i] / N;
+    for (int r = 0; r < ROWS; r++) {
+        float q[N], p[N];
+        formats[FORMAT_Q4_0].to_f32(a.bytes + r * (N / 32 * 18), q, N);
+        formats[FORMAT_Q4_0].to_f32(b.bytes + r * (N / 32 * 18), p, N);
+        with += distance(x, want, w + r * N, q, a.damp * mean);
+        without += distance(x, want, w + r * N, p, b.damp * mean);
+    }
+    CHECK(with < 0.5 * without, "distance to the outputs wanted: %.4g with drift, %.4g without", with, without);
+    free(a.bytes);
+    free(b.bytes);
     hessian_close(&h);
 }
 
@@ -322,8 +422,13 @@ static void test_threads(void **state)
     for (int k = 0; k < 2; k++) {
         struct pool *pool;
         MUST(pool_open(&pool, k ? 4 : 1, &err));
-        struct hessian h = make_hessian(x, WIDTH, T, pool);
-        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true };
+        struct hessian h;
+        MUST(hessian_open(&h, WIDTH, &err));
+        MUST(hessian_open_drift(&h, &err));
+        hessian_add(&h, pool, x, T - 1, WIDTH);
+        hessian_add_drift(&h, pool, x, WIDTH, x + WIDTH, WIDTH, T - 1);
+        CHECK(hessian_finish(&h), "inputs are finite");
+        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true, .drift = true };
         MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, HEIGHT, WIDTH, &h, &o, pool, &s[k], &err));
         hessian_close(&h);
         pool_close(pool);
@@ -341,15 +446,15 @@ static void test_kernel_sets_agree(void **state)
 {
     (void)state;
     const struct { const char *name; bool there; const struct linear_kernels *lin; const struct search_kernels *search; } sets[] = {
-        { "avx2", __builtin_cpu_supports("avx2"), &linear_avx2, &search_avx2 },
+        { "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &linear_avx2, &search_avx2 },
         { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &linear_avx512, &search_avx512 },
     };
-    static float a[100 * PANEL], b[100 * PANEL], e[40 * WIDE], t[40 * 23], w[2][23 * WIDE];
-    static double da[64 * PANEL], db[64 * PANEL], h[2][PANEL * PANEL], c[2][PANEL * PANEL];
-    inputs(a, PANEL, 100);
-    weights(b, 100, PANEL);
-    weights(e, 40, WIDE);
-    weights(t, 40, 23);
+    static float a[700 * PANEL], b[700 * PANEL], e[64 * WIDE], t[64 * 96], w[2][24 * WIDE];
+    static double h[2][PANEL * PANEL], da[64 * PANEL], db[64 * PANEL], c[2][PANEL * PANEL];
+    inputs(a, PANEL, 700);          /* more than a chunk */
+    weights(b, 700, PANEL);
+    weights(e, 64, WIDE);
+    weights(t, 64, 96);
     for (int i = 0; i < 64 * PANEL; i++) {
         da[i] = uniform((uint64_t)i);
         db[i] = uniform((uint64_t)i + 50000);
@@ -362,9 +467,9 @@ static void test_kernel_sets_agree(void **state)
         memset(w, 0, sizeof w);
         for (int s = 0; s < 2; s++) {
             const struct linear_kernels *lin = s ? sets[k].lin : &linear_generic;
-            lin->syrk(100, a, b, h[s], PANEL);
+            lin->syrk(700, a, b, h[s], PANEL);
             lin->downdate(64, da, db, c[s], PANEL);
-            lin->update(23, 40, t, 23, e, w[s]);
+            lin->update(6, 2, t, 96 * DEPTH, e, w[s]);
         }
         assert_memory_equal(h[0], h[1], sizeof h[0]);
         assert_memory_equal(c[0], c[1], sizeof c[0]);
@@ -388,6 +493,62 @@ static void test_kernel_sets_agree(void **state)
             assert_memory_equal(got[0][i], got[1][i], SEARCH_WIDE * sizeof(float));
     }
 }
+
+/* One group of rows, swept and descended, by every set: codes, scales, errors to the bit. */
+struct group {
+    float s[3 * WIDE], inv[3 * WIDE], m[3 * WIDE], swept[N * WIDE], codes[N * WIDE], value[N * WIDE], gradient[N * WIDE];
+    double loss[WIDE];
+};
+
+static void run_group(const struct solve_kernels *k, const struct grid *grid, const float *tiled, const float *w, struct group *g)
+{
+    int order[N];
+    double d[N];
+    for (int i = 0; i < N; i++) {
+        order[i] = i * 35 % N;                  /* 35 and 96 have no common factor */
+        d[i] = 1 + 0.01 * i;
+        memcpy(g->swept + i * WIDE, w + order[i] * WIDE, WIDE * sizeof *w);
+    }
+    for (int i = 0; i < 3 * WIDE; i++) {
+        g->s[i] = i % 5 ? 0.01f + 0.0001f * (float)i : 0;
+        g->inv[i] = g->s[i] != 0 ? 1 / g->s[i] : 0;
+        g->m[i] = grid->asymmetric ? -0.1f : 0;
+    }
+    const struct sweep sweep = { grid, N, tiled, d, order, g->s, g->inv, g->m, w, g->swept, g->codes, g->loss };
+    k->sweep(&sweep);
+    struct descent down = { .grid = grid, .n = N, .passes = 3, .h = tiled, .w = w, .s = g->s, .inv = g->inv, .m = g->m,
+                            .codes = g->codes, .value = g->value, .gradient = g->gradient };
+    k->descend(&down);
+}
+
+static void test_solver_sets_agree(void **state)
+{
+    (void)state;
+    const struct { const char *name; bool there; const struct solve_kernels *set; } sets[] = {
+        { "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &solve_avx2 },
+        { "avx512", __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), &solve_avx512 },
+    };
+    static const char *const grids[] = { "q4_0", "q4_1", "iq4_nl" };
+    static const enum format_id ids[] = { FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_IQ4_NL };
+    static float tiled[N * N], w[N * WIDE];
+    static struct group want, got;
+    weights(w, N, WIDE);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++)
+            tiled[tiled_at(N, i, j)] = (float)(i == j ? 2 : 0.1 * uniform((uint64_t)(i < j ? i * N + j : j * N + i)));
+    for (size_t g = 0; g < ARRAY_LEN(grids); g++) {
+        memset(&want, 0, sizeof want);
+        run_group(&solve_generic, grid_find(ids[g], grids[g]), tiled, w, &want);
+        CHECK(want.codes[0] != 0 || want.codes[1] != 0, "%s: no code was chosen", grids[g]);
+        for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
+            if (!sets[k].there)
+                continue;
+            memset(&got, 0, sizeof got);
+            run_group(sets[k].set, grid_find(ids[g], grids[g]), tiled, w, &got);
+            CHECK(!memcmp(&want, &got, sizeof want), "%s: %s differs from plain C", grids[g], sets[k].name);
+        }
+    }
+}
 #endif
 
 int main(void)
@@ -397,10 +558,12 @@ int main(void)
         cmocka_unit_test(test_cholesky),
         cmocka_unit_test(test_gptq_equals_classical),
         cmocka_unit_test(test_order_of_methods),
+        cmocka_unit_test(test_drift),
         cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_threads),
 #if defined(__x86_64__)
         cmocka_unit_test(test_kernel_sets_agree),
+        cmocka_unit_test(test_solver_sets_agree),
 #endif
     };
     return cmocka_run_group_tests_name("quant_solve", tests, NULL, NULL);

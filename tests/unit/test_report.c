@@ -3,27 +3,9 @@
 
 #include "report/report.h"
 
-static struct store *store;
-
-static int make_database(void **state)
+static void sql(const char *text)
 {
-    struct error err = { 0 };
-    if (make_folder(state) != 0 || !store_open(&store, in_folder("rows.db"), STORE_WRITE, &err))
-        return -1;
-    made_database(store);
-    return 0;
-}
-
-static int make_empty(void **state)
-{
-    struct error err = { 0 };
-    return make_folder(state) == 0 && store_open(&store, in_folder("rows.db"), STORE_WRITE, &err) ? 0 : -1;
-}
-
-static int remove_database(void **state)
-{
-    store_close(store);
-    return remove_folder(state);
+    CHECK(sqlite3_exec(store_db(store), text, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(store_db(store)));
 }
 
 static const struct comparison *find(const struct comparison *c, int n, const char *task, const char *model, bool exploratory)
@@ -42,14 +24,20 @@ static bool compare(const char *base, const char *model, const char *task, struc
     return report_compare(store, &o, c, n, err);
 }
 
+static struct comparison *compared(const char *base, const char *model, const char *task, int *n)
+{
+    struct error err = { 0 };
+    struct comparison *c;
+    MUST(compare(base, model, task, &c, n, &err));
+    return c;
+}
+
 /* The counts against a second way of counting, straight from the generator. */
 static void test_counts(void **state)
 {
     (void)state;
-    struct error err = { 0 };
-    struct comparison *c;
     int n;
-    MUST(compare("bf16", NULL, NULL, &c, &n, &err));
+    struct comparison *c = compared("bf16", NULL, NULL, &n);
     CHECK(n == 12, "%d rows, expected 3 models x 2 tasks x 2 metrics", n);
     for (size_t t = 0; t < ARRAY_LEN(made_tasks); t++)
         for (size_t m = 1; m < ARRAY_LEN(made_models); m++) {
@@ -82,7 +70,6 @@ static void test_counts(void **state)
 static void test_verdicts(void **state)
 {
     (void)state;
-    struct error err = { 0 };
     struct comparison *c;
     int n;
     static const struct { const char *task, *model; enum verdict verdict; const char *words; } rows[] = {
@@ -92,13 +79,13 @@ static void test_verdicts(void **state)
         { "mmlu", "rtn-q4_0", VERDICT_WORSE, "Holm p " },
         { "gsm8k", "qat-q4_0", VERDICT_CANNOT_TELL, "smallest difference that could have been seen: " },
     };
-    MUST(compare("bf16", NULL, NULL, &c, &n, &err));
+    c = compared("bf16", NULL, NULL, &n);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct comparison *x = find(c, n, rows[i].task, rows[i].model, false);
         CHECK(x->verdict == rows[i].verdict && strstr(x->words, rows[i].words), "%s %s: %s", x->task, x->model, x->words);
     }
     report_compare_free(c, n);
-    MUST(compare("rtn-q4_0", "bf16", "mmlu", &c, &n, &err));
+    c = compared("rtn-q4_0", "bf16", "mmlu", &n);
     CHECK(c->verdict == VERDICT_BETTER && strstr(c->words, "better by "), "the other way round: %s", c->words);
     report_compare_free(c, n);
 }
@@ -109,14 +96,13 @@ static void test_chance_has_no_winner(void **state)
     (void)state;
     static const struct made_model guess_a = { "tiny-f32", "cc01", "f32", "", 32, 0, -INFINITY, "i16" },
                                    guess_b = { "tiny-q4", "cc02", "q4_0", "rtn", 4.5, 0, -INFINITY, "i16" };
-    struct error err = { 0 };
     struct comparison *c;
     int n;
     for (size_t t = 0; t < ARRAY_LEN(made_tasks); t++) {
         made_run(store, &made_tasks[t], &guess_a, NULL, 200);
         made_run(store, &made_tasks[t], &guess_b, NULL, 200);
     }
-    MUST(compare("tiny-f32", "tiny-q4", NULL, &c, &n, &err));
+    c = compared("tiny-f32", "tiny-q4", NULL, &n);
     for (int i = 0; i < n; i++) {
         if (c[i].exploratory)
             continue;
@@ -142,7 +128,6 @@ static void expect_refusal(const char *base, const char *model, const char *task
 static void test_refusals(void **state)
 {
     (void)state;
-    struct error err = { 0 };
     const struct made_task *t = &made_tasks[1];
     static const struct { const char *label, *what, *words; } rows[] = {
         { "m-version", "task_version", "task mmlu: the task version differs: m-version has 2" },
@@ -158,12 +143,8 @@ static void test_refusals(void **state)
     made_run(store, t, &base, NULL, 50);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct made_model m = made_models[2];
-        struct run_identity id;
-        struct made_item item;
-        int64_t run;
-        bool resumed;
         m.label = rows[i].label;
-        id = made_identity(t, &m, 50);
+        struct run_identity id = made_identity(t, &m, 50);
         if (i == 0) id.task_version = "2";
         if (i == 1) id.act = "q8";
         if (i == 2) id.prompt_mode = "compat";
@@ -171,17 +152,11 @@ static void test_refusals(void **state)
         if (i == 4) id.tokenizer_hash = "other";
         if (i == 5) id.shots = 0;
         if (i == 6) id.metric = "acc_norm";
-        MUST(store_run(store, &id, &run, &resumed, &err));
-        for (int k = 0; k < 50; k++) {
-            made_fill(&item, t, &m, k);
-            MUST(store_put_item(store, run, &item.row, &err));
-        }
-        MUST(store_run_totals(store, run, true, 1, 1, 1, 1, &err));
+        made_items(store, &id, t, &m, 0, 1, 50);
         expect_refusal("base", rows[i].label, NULL, rows[i].words);
     }
-    struct comparison *c;           /* asked for nobody by name, the rows say why each was left out */
-    int n;
-    MUST(compare("base", NULL, NULL, &c, &n, &err));
+    int n;              /* asked for nobody by name, the rows say why each was left out */
+    struct comparison *c = compared("base", NULL, NULL, &n);
     CHECK(n == (int)ARRAY_LEN(rows), "%d rows", n);
     for (int i = 0; i < n; i++)
         CHECK(c[i].refused && c[i].n == 0 && strstr(c[i].words, "not compared: task mmlu:"), "row %d: %s", i, c[i].words);
@@ -193,8 +168,7 @@ static void test_prompt_hashes(void **state)
     (void)state;
     made_run(store, &made_tasks[1], &made_models[0], NULL, 60);
     made_run(store, &made_tasks[1], &made_models[2], NULL, 60);
-    assert_int_equal(sqlite3_exec(store_db(store), "UPDATE items SET prompt_hash = 'x' WHERE run = 2 AND item LIKE 'a%'", NULL,
-                                  NULL, NULL), SQLITE_OK);
+    sql("UPDATE items SET prompt_hash = 'x' WHERE run = 2 AND item LIKE 'a%'");
     expect_refusal("bf16", "rtn-q4_0", NULL, "6 of 60 common items were asked with other prompt tokens by rtn-q4_0 (run 2)");
 }
 
@@ -208,14 +182,12 @@ static void test_unfinished(void **state)
     made_run(store, t, &made_models[0], NULL, 60);
     made_run(store, t, &made_models[2], NULL, 60);
     made_run(store, t, &made_models[1], NULL, 40);
-    assert_int_equal(sqlite3_exec(store_db(store), "DELETE FROM items WHERE run = 2 AND item LIKE 'a%'; "
-                                  "UPDATE runs SET finished = 0 WHERE id = 2", NULL, NULL, NULL), SQLITE_OK);
+    sql("DELETE FROM items WHERE run = 2 AND item LIKE 'a%'; UPDATE runs SET finished = 0 WHERE id = 2");
     expect_refusal("bf16", "rtn-q4_0", NULL, "the run of rtn-q4_0 (run 2) is unfinished: 54 of 60 items");
     expect_refusal("rtn-q4_0", "bf16", NULL, "the run of rtn-q4_0 (run 2) is unfinished: 54 of 60 items");
     expect_refusal("bf16", "q8_0", NULL, "q8_0 (run 3) has 40 items, the base bf16 (run 1) has 60, 40 in common");
     made_run(store, t, &made_models[3], NULL, 60);
-    assert_int_equal(sqlite3_exec(store_db(store), "DELETE FROM scores WHERE metric = 'acc' AND item IN (SELECT id FROM items "
-                                  "WHERE run = 4 LIMIT 3)", NULL, NULL, NULL), SQLITE_OK);
+    sql("DELETE FROM scores WHERE metric = 'acc' AND item IN (SELECT id FROM items WHERE run = 4 LIMIT 3)");
     expect_refusal("bf16", "qat-q4_0", NULL, "only 57 of 60 items have a score for \"acc\"");
     const char *models[] = { "rtn-q4_0" };
     struct report_options o = { .base = "bf16", .models = models, .n_models = 1, .common_items = true };
@@ -227,7 +199,6 @@ static void test_unfinished(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    struct error err = { 0 };
     struct comparison *c;
     int n;
     const struct made_task *t = &made_tasks[1];
@@ -247,14 +218,14 @@ static void test_names(void **state)
     expect_refusal("bf16", "bf16", NULL, "cannot be compared with itself");
     static const char *const names[] = { "rtn-q4_0", "2", "4c4c4c00" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        MUST(compare("bf16", names[i], NULL, &c, &n, &err));
+        c = compared("bf16", names[i], NULL, &n);
         CHECK(n == 2 && strcmp(c->facts.label, "rtn-q4_0") == 0 && strcmp(c->facts.runs, "2") == 0, "%s", names[i]);
         report_compare_free(c, n);
     }
     made_run(store, t, &again, NULL, 30);
     expect_refusal("bf16", "rtn-q4_0", NULL,
                    "\"rtn-q4_0\" names several files of weights: 4c4c4c000000 (run 2, mmlu); 4c4c4d (run 4");
-    MUST(compare("bf16", "4c4c4d", NULL, &c, &n, &err));
+    c = compared("bf16", "4c4c4d", NULL, &n);
     CHECK(strcmp(c->facts.runs, "4") == 0, "by digest: run %s", c->facts.runs);
     report_compare_free(c, n);
 }
@@ -263,27 +234,18 @@ static void test_names(void **state)
 static void test_shards(void **state)
 {
     (void)state;
-    struct error err = { 0 };
     struct comparison *c;
     int n;
     const struct made_task *t = &made_tasks[1];
     made_run(store, t, &made_models[0], NULL, 60);
     for (int shard = 0; shard < 2; shard++) {
         struct run_identity id = made_identity(t, &made_models[2], 30);
-        struct made_item item;
-        int64_t run;
-        bool resumed;
         id.shard = shard ? "2/2" : "1/2";
-        MUST(store_run(store, &id, &run, &resumed, &err));
-        for (int i = shard; i < 60; i += 2) {
-            made_fill(&item, t, &made_models[2], i);
-            MUST(store_put_item(store, run, &item.row, &err));
-        }
-        MUST(store_run_totals(store, run, true, 1, 1, 1, 1, &err));
+        made_items(store, &id, t, &made_models[2], shard, 2, 60);
         if (shard == 0)
             expect_refusal("bf16", "rtn-q4_0", NULL, "has 30 items, the base bf16 (run 1) has 60");
     }
-    MUST(compare("bf16", "rtn-q4_0", NULL, &c, &n, &err));
+    c = compared("bf16", "rtn-q4_0", NULL, &n);
     CHECK(c->n == 60 && strcmp(c->facts.runs, "2,3") == 0, "n %d, runs %s", c->n, c->facts.runs);
     report_compare_free(c, n);
 }
@@ -291,14 +253,12 @@ static void test_shards(void **state)
 static void test_fractions(void **state)
 {
     (void)state;
-    struct error err = { 0 };
     struct comparison *c;
     int n;
     made_run(store, &made_tasks[1], &made_models[0], NULL, 400);
     made_run(store, &made_tasks[1], &made_models[2], NULL, 400);
-    assert_int_equal(sqlite3_exec(store_db(store), "UPDATE scores SET score = .25 + score / 2 + (item % 7) / 100.0 "
-                                  "WHERE metric = 'acc'", NULL, NULL, NULL), SQLITE_OK);
-    MUST(compare("bf16", "rtn-q4_0", "mmlu", &c, &n, &err));
+    sql("UPDATE scores SET score = .25 + score / 2 + (item % 7) / 100.0 WHERE metric = 'acc'");
+    c = compared("bf16", "rtn-q4_0", "mmlu", &n);
     CHECK(!c->binary && c->p > 0 && c->p < 1 && c->delta_lo < c->delta && c->delta < c->delta_hi, "%s", c->words);
     CHECK(c->lost + c->won + c->both == 400, "every item went down, up or stayed");
     report_compare_free(c, n);
@@ -319,9 +279,8 @@ static void test_print(void **state)
 {
     (void)state;
     struct error err = { 0 };
-    struct comparison *c;
     int n;
-    MUST(compare("bf16", NULL, NULL, &c, &n, &err));
+    struct comparison *c = compared("bf16", NULL, NULL, &n);
     char *table = printed(c, n, false), *json = printed(c, n, true);
     static const char *const parts[] = { "gsm8k  exact_match,flexible-extract: base bf16 ", "n = 1319", "(exploratory)",
                                          "rtn-q4_0", "verdict", "worse by " };
@@ -354,11 +313,6 @@ static enum gate_result gate(const char *baseline, const char *candidate, int ma
     MUST(report_gate(store, &o, out, json, &result, &err));
     fclose(out);
     return result;
-}
-
-static void sql(const char *text)
-{
-    CHECK(sqlite3_exec(store_db(store), text, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(store_db(store)));
 }
 
 /* One run again under a tag, then more and more of its answers turned wrong. */

@@ -1,18 +1,16 @@
 /* test_report_files.c - the report folder: everything there, the same bytes twice, and whole without gnuplot.
  * To look at it: REPORT_DIR=/tmp/report build/tests/test_report_files, then open /tmp/report/index.html. */
+#include <sys/stat.h>
+
 #include "report_rows.h"
 
 #include "report/report.h"
 
-static struct store *store;
-
 /* All models and tasks, a second night of one of them, and an item whose text would break a careless page. */
-static int make_database(void **state)
+static int make_nights(void **state)
 {
-    struct error err = { 0 };
-    if (make_folder(state) != 0 || !store_open(&store, in_folder("rows.db"), STORE_WRITE, &err))
+    if (make_database(state) != 0)
         return -1;
-    made_database(store);
     static const char *const nights[] = { "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04" };
     struct made_model nightly = made_models[3];
     for (size_t i = 0; i < ARRAY_LEN(nights); i++) {
@@ -26,12 +24,6 @@ static int make_database(void **state)
                         NULL, NULL, NULL) == SQLITE_OK
                ? 0
                : -1;
-}
-
-static int remove_database(void **state)
-{
-    store_close(store);
-    return remove_folder(state);
 }
 
 static void write_report(const char *dir, bool *plots_missing)
@@ -58,7 +50,7 @@ static const char *const plot_names[] = { "size-gsm8k", "size-mmlu", "forest", "
 static void test_whole_folder(void **state)
 {
     (void)state;
-    const char *dir = getenv("REPORT_DIR") ? getenv("REPORT_DIR") : in_folder("report");
+    const char *dir = getenv("REPORT_DIR") ? getenv("REPORT_DIR") : in_dir("report");
     bool missing;
     write_report(dir, &missing);
     CHECK(!missing, "gnuplot draws every plot");
@@ -109,7 +101,7 @@ static void test_same_bytes_twice(void **state)
 {
     (void)state;
     bool missing;
-    const char *one = in_folder("one"), *two = in_folder("two");
+    const char *one = in_dir("one"), *two = in_dir("two");
     write_report(one, &missing);
     write_report(two, &missing);
     static const char *const files[] = { "index.html", "report.md", "data/comparisons.tsv", "plots/forest.svg", "plots/kld.svg",
@@ -129,23 +121,23 @@ static void test_without_gnuplot(void **state)
 {
     (void)state;
     struct error err = { 0 };
-    const char *dir = in_folder("report"), *bin = in_folder("bin");
+    const char *dir = in_dir("report"), *bin = in_dir("bin");
     char *old = str_dup(getenv("PATH"), NULL);
     bool missing;
     MUST(make_dirs(bin, &err));
-    MUST(make_dirs(in_folder("report/plots"), &err));
-    MUST(file_write(in_folder("report/plots/forest.svg"), "<svg></svg>", 11, &err));      /* of an earlier report */
+    MUST(make_dirs(in_dir("report/plots"), &err));
+    MUST(file_write(in_dir("report/plots/forest.svg"), "<svg></svg>", 11, &err));      /* of an earlier report */
     setenv("PATH", bin, 1);
     write_report(dir, &missing);
     char *html = content(dir, "index.html"), *md = content(dir, "report.md");
     CHECK(missing && strstr(html, "gnuplot is not installed") && strstr(md, "gnuplot is not installed"), "told in both");
     CHECK(!strstr(html, "<svg") && strstr(html, "In short") && strstr(html, "data/forest.tsv"), "the rest is written");
-    CHECK(!file_exists(in_folder("report/plots/forest.svg")), "no stale drawing is left");
+    CHECK(!file_exists(in_dir("report/plots/forest.svg")), "no stale drawing is left");
     free(html);
     free(md);
     static const char script[] = "#!/bin/sh\necho '\"plots/forest.gp\" line 3: no such thing' >&2\nexit 1\n";
-    MUST(file_write(in_folder("bin/gnuplot"), script, strlen(script), &err));
-    assert_int_equal(chmod(in_folder("bin/gnuplot"), 0755), 0);
+    MUST(file_write(in_dir("bin/gnuplot"), script, strlen(script), &err));
+    assert_int_equal(chmod(in_dir("bin/gnuplot"), 0755), 0);
     write_report(dir, &missing);
     md = content(dir, "report.md");
     CHECK(missing && strstr(md, "could not draw") && strstr(md, "no such thing"), "the reason is given");
@@ -171,8 +163,8 @@ static void test_dull_data(void **state)
         made_run(store, &made_tasks[1], &arms[m], NULL, 70);
     }
     struct report_options o = { .base = "dull base", .models = models, .n_models = 2 };
-    MUST(report_write(store, &o, in_folder("dull"), &missing, &err));
-    char *md = content(in_folder("dull"), "report.md");
+    MUST(report_write(store, &o, in_dir("dull"), &missing, &err));
+    char *md = content(in_dir("dull"), "report.md");
     CHECK(!missing, "%s", strstr(md, "Plots:") ? strstr(md, "Plots:") : "a plot failed");
     free(md);
 }
@@ -183,11 +175,11 @@ static void test_folder_that_cannot_be(void **state)
     struct error err = { 0 };
     struct report_options o = { .base = "bf16" };
     bool missing;
-    MUST(file_write(in_folder("file"), "x", 1, &err));
-    CHECK(!report_write(store, &o, in_folder("file/report"), &missing, &err) && strstr(err.text, "file"), "%s", err.text);
+    MUST(file_write(in_dir("file"), "x", 1, &err));
+    CHECK(!report_write(store, &o, in_dir("file/report"), &missing, &err) && strstr(err.text, "file"), "%s", err.text);
 }
 
-#define ON_ROWS(test) cmocka_unit_test_setup_teardown(test, make_database, remove_database)
+#define ON_ROWS(test) cmocka_unit_test_setup_teardown(test, make_nights, remove_database)
 
 int main(void)
 {

@@ -1,5 +1,5 @@
 /* test_store.c - rows go in once, whole, and come back; and what is not a database is said to be none. */
-#include "check.h"
+#include "scratch.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -13,38 +13,10 @@
 
 /* ---- a folder of its own for each test ---- */
 
-static char folder[64];
-
-static int make_folder(void **state)
+/* Others may look in: a test reads as another user. */
+static int make_open_scratch(void **state)
 {
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/qdelta-store-XXXXXX");
-    return mkdtemp(folder) ? chmod(folder, 0755) : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    char **names;
-    size_t n;
-    if (!dir_names(folder, &names, &n, NULL))
-        return -1;
-    for (size_t i = 0; i < n; i++) {
-        char path[400];
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    names_free(names, n);
-    return rmdir(folder);
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[4][128];
-    static int turn;
-    char *p = path[turn++ & 3];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    return p;
+    return make_scratch(state) == 0 ? chmod(scratch_dir, 0755) : -1;
 }
 
 /* ---- rows that are a function of (run, i), so any two writers agree ---- */
@@ -178,7 +150,7 @@ static void test_rows_come_back(void **state)
     (void)state;
     struct error err = { 0 };
     struct store *s;
-    const char *path = in_folder("a.db");
+    const char *path = in_dir("a.db");
     MUST(put_run(path, "q4", 0, 30, &err));
     MUST(store_open(&s, path, STORE_READ, &err));
     static const struct { const char *sql; int64_t want; } rows[] = {
@@ -207,7 +179,7 @@ static void test_journal_is_wal(void **state)
     (void)state;
     struct error err = { 0 };
     struct store *s;
-    MUST(store_open(&s, in_folder("a.db"), STORE_WRITE, &err));
+    MUST(store_open(&s, in_dir("a.db"), STORE_WRITE, &err));
     sqlite3_stmt *st;
     sqlite3_prepare_v2(store_db(s), "PRAGMA journal_mode", -1, &st, NULL);
     sqlite3_step(st);
@@ -222,7 +194,7 @@ static void test_identity(void **state)
     (void)state;
     struct error err = { 0 };
     struct store *s;
-    MUST(store_open(&s, in_folder("a.db"), STORE_WRITE, &err));
+    MUST(store_open(&s, in_dir("a.db"), STORE_WRITE, &err));
     struct run_identity base = some_run("q4", "mmlu"), v[17];
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         v[i] = base;
@@ -250,8 +222,8 @@ static void test_same_item_twice(void **state)
     struct error err = { 0 };
     struct store *s;
     struct some_item item;
-    MUST(put_run(in_folder("a.db"), "q4", 0, 10, &err));
-    MUST(store_open(&s, in_folder("a.db"), STORE_WRITE, &err));
+    MUST(put_run(in_dir("a.db"), "q4", 0, 10, &err));
+    MUST(store_open(&s, in_dir("a.db"), STORE_WRITE, &err));
     fill_item(&item, 4);
     item.row.elapsed_ns++;
     MUST(store_put_item(s, 1, &item.row, &err));
@@ -309,33 +281,33 @@ static void test_bad_files(void **state)
     struct text before = { 0 }, after = { 0 };
     static char noise[4000];
     memset(noise, 'x', sizeof noise - 1);
-    write_file(in_folder("text.db"), noise);
-    expect_open_error(in_folder("text.db"), STORE_READ, "not a SQLite database");
-    expect_open_error(in_folder("text.db"), STORE_WRITE, "not a SQLite database");
-    expect_open_error(in_folder("none.db"), STORE_READ, "no such database");
-    CHECK(!file_exists(in_folder("none.db")), "reading must not make a file");
-    expect_open_error(folder, STORE_WRITE, "cannot be opened");
-    MUST(put_run(in_folder("new.db"), "q4", 0, 3, &err));
-    sql(in_folder("new.db"), "PRAGMA user_version = 2");
-    expect_open_error(in_folder("new.db"), STORE_READ, "newer qdelta: schema version 2, this program knows up to 1");
-    expect_open_error(in_folder("new.db"), STORE_WRITE, "newer qdelta");
-    MUST(put_run(in_folder("cut.db"), "q4", 0, 3, &err));
-    sql(in_folder("cut.db"), "PRAGMA foreign_keys = OFF; DROP VIEW v_scores; DROP TABLE scores;");
-    expect_open_error(in_folder("cut.db"), STORE_READ, "scores cannot be read");
-    sql(in_folder("other.db"), "CREATE TABLE diary (day TEXT)");
-    MUST(file_read(in_folder("other.db"), 0, &before, &err));
-    expect_open_error(in_folder("other.db"), STORE_READ, "not one of qdelta's");
-    expect_open_error(in_folder("other.db"), STORE_WRITE, "not one of qdelta's");
-    MUST(file_read(in_folder("other.db"), 0, &after, &err));
+    write_file(in_dir("text.db"), noise);
+    expect_open_error(in_dir("text.db"), STORE_READ, "not a SQLite database");
+    expect_open_error(in_dir("text.db"), STORE_WRITE, "not a SQLite database");
+    expect_open_error(in_dir("none.db"), STORE_READ, "no such database");
+    CHECK(!file_exists(in_dir("none.db")), "reading must not make a file");
+    expect_open_error(scratch_dir, STORE_WRITE, "cannot be opened");
+    MUST(put_run(in_dir("new.db"), "q4", 0, 3, &err));
+    sql(in_dir("new.db"), "PRAGMA user_version = 2");
+    expect_open_error(in_dir("new.db"), STORE_READ, "newer qdelta: schema version 2, this program knows up to 1");
+    expect_open_error(in_dir("new.db"), STORE_WRITE, "newer qdelta");
+    MUST(put_run(in_dir("cut.db"), "q4", 0, 3, &err));
+    sql(in_dir("cut.db"), "PRAGMA foreign_keys = OFF; DROP VIEW v_scores; DROP TABLE scores;");
+    expect_open_error(in_dir("cut.db"), STORE_READ, "scores cannot be read");
+    sql(in_dir("other.db"), "CREATE TABLE diary (day TEXT)");
+    MUST(file_read(in_dir("other.db"), 0, &before, &err));
+    expect_open_error(in_dir("other.db"), STORE_READ, "not one of qdelta's");
+    expect_open_error(in_dir("other.db"), STORE_WRITE, "not one of qdelta's");
+    MUST(file_read(in_dir("other.db"), 0, &after, &err));
     CHECK(before.len == after.len && memcmp(before.data, after.data, before.len) == 0, "another's database is left alone");
     text_free(&before);
     text_free(&after);
-    write_file(in_folder("empty.db"), "");
-    expect_open_error(in_folder("empty.db"), STORE_READ, "empty database");
-    MUST(put_run(in_folder("torn.db"), "q4", 0, 300, &err));
-    assert_int_equal(truncate(in_folder("torn.db"), 20000), 0);
+    write_file(in_dir("empty.db"), "");
+    expect_open_error(in_dir("empty.db"), STORE_READ, "empty database");
+    MUST(put_run(in_dir("torn.db"), "q4", 0, 300, &err));
+    assert_int_equal(truncate(in_dir("torn.db"), 20000), 0);
     struct store *s;
-    CHECK(!store_open(&s, in_folder("torn.db"), STORE_READ, &err) && strstr(err.text, "damaged"), "%s", err.text);
+    CHECK(!store_open(&s, in_dir("torn.db"), STORE_READ, &err) && strstr(err.text, "damaged"), "%s", err.text);
 }
 
 /* Run body in a child (as an ordinary user where we are root, whom no permission stops) and demand exit 0. */
@@ -357,7 +329,7 @@ static int child_fails_to_write(void)
 {
     struct error err = { 0 };
     struct store *s = NULL;
-    if (store_open(&s, in_folder("a.db"), STORE_WRITE, &err) || !(strstr(err.text, "read-only") || strstr(err.text, "writable")))
+    if (store_open(&s, in_dir("a.db"), STORE_WRITE, &err) || !(strstr(err.text, "read-only") || strstr(err.text, "writable")))
         return fprintf(stderr, "wrote to a read-only place: %s\n", err.text), 1;
     return 0;
 }
@@ -366,7 +338,7 @@ static int child_reads(void)
 {
     struct error err = { 0 };
     struct store *s = NULL;
-    if (!store_open(&s, in_folder("a.db"), STORE_READ, &err) || !store_have_item(s, 1, "subject_0/3"))
+    if (!store_open(&s, in_dir("a.db"), STORE_READ, &err) || !store_have_item(s, 1, "subject_0/3"))
         return fprintf(stderr, "cannot read: %s\n", err.text), 1;
     store_close(s);
     return 0;
@@ -376,14 +348,14 @@ static void test_read_only(void **state)
 {
     (void)state;
     struct error err = { 0 };
-    MUST(put_run(in_folder("a.db"), "q4", 0, 5, &err));
-    chmod(in_folder("a.db"), 0444);
-    chmod(folder, 0555);
+    MUST(put_run(in_dir("a.db"), "q4", 0, 5, &err));
+    chmod(in_dir("a.db"), 0444);
+    chmod(scratch_dir, 0555);
     in_child(child_fails_to_write, "file and folder read-only");
     in_child(child_reads, "reading from a read-only folder");
-    chmod(in_folder("a.db"), 0666);
+    chmod(in_dir("a.db"), 0666);
     in_child(child_fails_to_write, "folder read-only");
-    chmod(folder, 0755);
+    chmod(scratch_dir, 0755);
 }
 
 static void test_disk_full(void **state)
@@ -394,7 +366,7 @@ static void test_disk_full(void **state)
     struct run_identity id = some_run("q4", "mmlu");
     int64_t run;
     bool resumed;
-    MUST(store_open(&s, in_folder("a.db"), STORE_WRITE, &err));
+    MUST(store_open(&s, in_dir("a.db"), STORE_WRITE, &err));
     MUST(store_run(s, &id, &run, &resumed, &err));
     int64_t pages = count(s, "PRAGMA page_count");
     char pragma[64];
@@ -415,14 +387,14 @@ static int child_meets_file_limit(void)
     struct rlimit limit = { 200000, 200000 };
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
-    bool ok = put_run(in_folder("b.db"), "q4", 0, 5000, &err);
+    bool ok = put_run(in_dir("b.db"), "q4", 0, 5000, &err);
     return !ok && strstr(err.text, "b.db") && strstr(err.text, "failed") ? 0 : (fprintf(stderr, "%s\n", err.text), 1);
 }
 
 static void test_write_error(void **state)
 {
     (void)state;
-    chmod(folder, 0777);
+    chmod(scratch_dir, 0777);
     in_child(child_meets_file_limit, "a write fails");
 }
 
@@ -455,7 +427,7 @@ static void test_two_processes(void **state)
     struct error err = { 0 };
     struct store *s;
     for (int round = 0; round < 4; round++) {   /* each starts with a file that is not there yet */
-        const char *path = in_folder("two.db"), *one = in_folder("one.db");
+        const char *path = in_dir("two.db"), *one = in_dir("one.db");
         pid_t a = start_writer(path, "q4", 150), b = start_writer(path, "q8", 150), c = start_writer(path, "q4", 150);
         check_exit(a);
         check_exit(b);
@@ -478,7 +450,7 @@ static void test_sigkill(void **state)
     (void)state;
     enum { ITEMS = 1500 };
     struct error err = { 0 };
-    const char *path = in_folder("killed.db"), *calm = in_folder("calm.db");
+    const char *path = in_dir("killed.db"), *calm = in_dir("calm.db");
     int64_t whole_ns = -clock_ns();
     MUST(put_run(calm, "q4", 0, ITEMS, &err));
     whole_ns += clock_ns();
@@ -509,28 +481,28 @@ static void test_merge(void **state)
     (void)state;
     struct error err = { 0 };
     struct store *s;
-    MUST(put_run(in_folder("a.db"), "q4", 0, 40, &err));
-    MUST(put_run(in_folder("b.db"), "q4", 20, 60, &err));
-    MUST(put_run(in_folder("b.db"), "q8", 0, 10, &err));
-    MUST(store_open(&s, in_folder("b.db"), STORE_WRITE, &err));
+    MUST(put_run(in_dir("a.db"), "q4", 0, 40, &err));
+    MUST(put_run(in_dir("b.db"), "q4", 20, 60, &err));
+    MUST(put_run(in_dir("b.db"), "q8", 0, 10, &err));
+    MUST(store_open(&s, in_dir("b.db"), STORE_WRITE, &err));
     MUST(store_put_measure(s, "aa", "bb", "cc", "i16", "kld_mean", .25, &err));
     MUST(store_put_measure(s, "aa", "bb", "cc", "i16", "kld_mean", .5, &err));
     store_close(s);
-    MUST(store_open(&s, in_folder("c.db"), STORE_WRITE, &err));
+    MUST(store_open(&s, in_dir("c.db"), STORE_WRITE, &err));
     for (int twice = 0; twice < 2; twice++) {
-        MUST(store_merge(s, in_folder("a.db"), &err));
-        MUST(store_merge(s, in_folder("b.db"), &err));
+        MUST(store_merge(s, in_dir("a.db"), &err));
+        MUST(store_merge(s, in_dir("b.db"), &err));
         CHECK(count(s, "SELECT count(*) FROM runs") == 2, "runs");
         CHECK(count(s, "SELECT items FROM v_runs WHERE model = 'q4'") == 60, "union of both");
         CHECK(count(s, "SELECT items FROM v_runs WHERE model = 'q8'") == 10, "q8");
         CHECK(count(s, "SELECT 100 * value FROM measures") == 50, "the newer value");
         CHECK(count(s, "SELECT new_tokens FROM v_runs WHERE model = 'q4'") == 20, "totals do not grow by merging again");
     }
-    MUST(put_run(in_folder("d.db"), "q4", 0, 60, &err));
-    sql(in_folder("d.db"),
+    MUST(put_run(in_dir("d.db"), "q4", 0, 60, &err));
+    sql(in_dir("d.db"),
         "UPDATE items SET answer = 'Z' WHERE item = 'subject_0/57'; DELETE FROM items WHERE item = 'subject_0/0'");
-    CHECK(!store_merge(s, in_folder("d.db"), &err) && strstr(err.text, "subject_0/57") && strstr(err.text, "d.db"), "%s", err.text);
-    CHECK(!store_merge(s, in_folder("none.db"), &err) && strstr(err.text, "none.db"), "%s", err.text);
+    CHECK(!store_merge(s, in_dir("d.db"), &err) && strstr(err.text, "subject_0/57") && strstr(err.text, "d.db"), "%s", err.text);
+    CHECK(!store_merge(s, in_dir("none.db"), &err) && strstr(err.text, "none.db"), "%s", err.text);
     CHECK(count(s, "SELECT count(*) FROM items") == 70, "a failed merge leaves nothing");
     store_close(s);
 }
@@ -564,7 +536,7 @@ static void test_export_and_import(void **state)
     (void)state;
     struct error err = { 0 };
     struct store *s;
-    const char *path = in_folder("a.db"), *back = in_folder("b.db");
+    const char *path = in_dir("a.db"), *back = in_dir("b.db");
     MUST(put_run(path, "q4", 0, 60, &err));
     MUST(put_run(path, "q8", 0, 60, &err));
     MUST(store_open(&s, path, STORE_WRITE, &err));
@@ -579,7 +551,7 @@ static void test_export_and_import(void **state)
     CHECK(strcmp(text, again) == 0, "exports are equal to the byte");
     part = export_of(path, 2);
     CHECK(strstr(part, "\"q8\"") && !strstr(part, "\"q4\""), "one run alone");
-    MUST(import_text(in_folder("part.db"), part, &err));
+    MUST(import_text(in_dir("part.db"), part, &err));
     free(text);
     free(again);
     free(part);
@@ -598,22 +570,22 @@ static void test_bad_import(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct error err = { 0 };
-        CHECK(!import_text(in_folder("a.db"), rows[i].text, &err), "row %zu was taken", i);
+        CHECK(!import_text(in_dir("a.db"), rows[i].text, &err), "row %zu was taken", i);
         CHECK(strstr(err.text, rows[i].words) && strstr(err.text, "rows.jsonl"), "row %zu: %s", i, err.text);
     }
     struct error err = { 0 };
-    MUST(put_run(in_folder("b.db"), "q4", 0, 3, &err));
-    char *text = export_of(in_folder("b.db"), 0), *at = strstr(text, "\"logprob\":");
+    MUST(put_run(in_dir("b.db"), "q4", 0, 3, &err));
+    char *text = export_of(in_dir("b.db"), 0), *at = strstr(text, "\"logprob\":");
     memcpy(at + 10, "\"ten\"   ", 5);
-    CHECK(!import_text(in_folder("c.db"), text, &err) && strstr(err.text, "rows.jsonl:3"), "%s", err.text);
+    CHECK(!import_text(in_dir("c.db"), text, &err) && strstr(err.text, "rows.jsonl:3"), "%s", err.text);
     struct store *s;
-    MUST(store_open(&s, in_folder("c.db"), STORE_READ, &err));
+    MUST(store_open(&s, in_dir("c.db"), STORE_READ, &err));
     CHECK(count(s, "SELECT count(*) FROM runs") == 0, "a failed import leaves nothing");
     store_close(s);
     free(text);
 }
 
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_open_scratch, remove_scratch)
 
 int main(void)
 {

@@ -2,9 +2,7 @@
 #ifndef QDELTA_TEST_TINY_FOLDER_H
 #define QDELTA_TEST_TINY_FOLDER_H
 
-#include "check.h"
-
-#include <unistd.h>
+#include "scratch.h"
 
 #include "model/model.h"
 
@@ -88,18 +86,9 @@ static inline void tiny_write(struct tiny *t, const char *extra, const char *con
 
 static inline void tiny_remove(struct tiny *t)
 {
-    char **names, path[128];
-    size_t n;
     for (int i = 0; i < t->n; i++)
         free(t->data[i]);
-    if (dir_names(t->dir, &names, &n, NULL)) {
-        for (size_t i = 0; i < n; i++) {
-            tiny_path(t, names[i], path);
-            unlink(path);
-        }
-        names_free(names, n);
-    }
-    rmdir(t->dir);
+    remove_tree(t->dir);
 }
 
 /* The folder must be refused, and the message must hold these words. */

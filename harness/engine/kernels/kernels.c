@@ -10,7 +10,8 @@
 
 const char *const act_mode_names[ACT_COUNT] = { "i16", "f32", "q8" };
 
-static const struct kernels *const sets[] = { &kernels_avx512, &kernels_avx2, &kernels_generic, NULL };
+static const struct kernels *const sets[] = { &kernels_avx512, &kernels_avx2, &kernels_neon_dot, &kernels_neon,
+                                            &kernels_generic, NULL };
 
 const struct kernels *const *kernels_all(void)
 {

@@ -1,8 +1,8 @@
 /* kernels.h - arithmetic with one defined result.  Private to engine/.
  *
  * Every operation here has a definition in terms of IEEE single operations in a stated order; the generic
- * set is that definition in plain C, the avx2 and avx512 sets must give the same bits (tests compare them
- * bit for bit, not within a tolerance).
+ * set is that definition in plain C; the avx2, avx512, neon and neon_dot sets must give the same bits (tests compare
+ * them bit for bit, not within a tolerance).
  *
  * Sums.
  *  dot16(a, b, n): 16 virtual lanes; lane l starts at +0 and takes k = l, l + 16, ... in order,

@@ -67,15 +67,14 @@ struct kernels {
 };
 
 /* A set that this build's target lacks is there by name and supported nowhere. */
-extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 
 /* Uninitialised, aligned to 64 bytes or more; free() releases it. */
 void *kernels_large_pages(size_t bytes, struct error *err);
 
 static inline const uint8_t *matrix_row(const struct matrix *w, int mat, int row)
 {
-    size_t bytes = (size_t)format_row_bytes(w->t->format, w->t->cols);
-    return (const uint8_t *)w->t->data + ((size_t)mat * (size_t)w->t->rows + (size_t)row) * bytes;
+    return tensor_at(w->t, mat, row);
 }
 
 static inline int acts_row(const struct product *p, int i)
