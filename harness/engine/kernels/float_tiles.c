@@ -1,36 +1,48 @@
 /* float_tiles.c - products with float weights: the loops around multiply_float of tiles.h. */
 #include "panel.h"
 
+#include <assert.h>
 #include <string.h>
 
-/* Accumulators of FLOAT_TILE_ROWS x FLOAT_BLOCK_ROWS outputs stay in L2. */
-enum { FLOAT_BLOCK_ROWS = 96, FLOAT_TILE_ROWS = 32 };
+/* A chunk of FLOAT_TILE_ROWS expanded rows stays in L1; it serves FLOAT_BLOCK_ROWS activation rows, whose accumulators
+ * and chunk of the panel stay in L2.  Up to DIRECT_GROUPS groups of activation rows are not worth expanding for. */
+enum { FLOAT_TILE_ROWS = 16, FLOAT_BLOCK_ROWS = 192, DIRECT_GROUPS = 3 };
 
 struct float_job {
     const struct product *p;
     const struct tile_ops *ops;
+    int groups, groups_a_block;
     int chunks, padded;         /* columns padded to 16 */
 };
 
-static int float_steps(const struct float_job *j, int chunk)
+/* What one job is at: rows of W, and some groups of activation rows. */
+struct float_block {
+    const struct float_job *job;
+    int row, rows, padded;      /* rows of W; the same up to whole tiles */
+    int group, group_end, first;
+    float *acc;                 /* [group][row tile][4][T][16] */
+};
+
+static int first_of(const struct float_job *j, int g)
 {
-    return at_most(j->padded - chunk * FLOAT_CHUNK, FLOAT_CHUNK) / 16;
+    return group_first(j->p->n, j->groups, g);
 }
 
-static float *float_panel(const struct float_job *j, int chunk, int first)
+/* [chunk][group][16 columns][T][16]: a chunk's groups lie side by side, as they are read. */
+static float *float_panel(const struct float_job *j, int chunk, int g)
 {
-    return (float *)j->p->a->packed + (size_t)chunk * FLOAT_CHUNK * (size_t)j->p->n +
-           (size_t)first * (size_t)float_steps(j, chunk) * 16;
+    int columns = at_most(j->padded - chunk * FLOAT_CHUNK, FLOAT_CHUNK);
+    return (float *)j->p->a->packed + (size_t)chunk * FLOAT_CHUNK * (size_t)j->p->n + (size_t)(first_of(j, g) * columns);
 }
 
-static void gather_group(void *ctx, int job, int thread)
+static void gather_group(void *ctx, int g, int thread)
 {
     const struct float_job *j = ctx;
-    int first = job * j->ops->float_group, T = at_most(j->ops->float_group, j->p->n - first), cols = j->p->a->cols;
+    int first = first_of(j, g), T = first_of(j, g + 1) - first, cols = j->p->a->cols;
     (void)thread;
     for (int t = 0; t < T; t++)
         for (int c = 0; c < j->chunks; c++) {
-            float buffer[FLOAT_CHUNK], *to = float_panel(j, c, first) + t * 16;
+            float buffer[FLOAT_CHUNK], *to = float_panel(j, c, g) + t * 16;
             int n = at_most(cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
             const float *x = panel_row(j->p, first + t, c * FLOAT_CHUNK, n, buffer);
             for (int k = 0; k < n; k += 16, to += T * 16) {
@@ -41,98 +53,99 @@ static void gather_group(void *ctx, int job, int thread)
         }
 }
 
-static void expand_rows(const struct float_job *j, int row, int rows, int chunk, float *out)
+/* Accumulators of row tile r (0, 4, ..) and group g. */
+static float *block_acc(const struct float_block *b, int r, int g)
 {
-    const struct tensor *t = j->p->w->t;
-    int n = at_most((int)t->cols - chunk * FLOAT_CHUNK, FLOAT_CHUNK);
-    for (int r = 0; r < rows; r++) {
-        const uint8_t *from = matrix_row(j->p->w, j->p->mat, row + r);
-        float *to = out + (size_t)(r / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + r % FLOAT_ROWS * 16;
-        j->ops->expand_float(t->format, from + format_row_bytes(t->format, (int64_t)chunk * FLOAT_CHUNK), n, to);
-    }
+    int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first;
+    return b->acc + ((size_t)(first - b->first) * (size_t)b->padded + (size_t)(r * T)) * 16;
 }
 
-/* acc of rows x activation rows first .. end - 1: [group][row tile][4][T][16]. */
-static void float_chunk(const struct float_job *j, const float *w, int rows, int chunk, int first, int end, float *acc)
+static const uint8_t *row_chunk(const struct float_job *j, int row, int chunk)
 {
-    int steps = float_steps(j, chunk);
-    for (int T; first < end; first += T) {
-        T = at_most(j->ops->float_group, end - first);
-        const float *panel = float_panel(j, chunk, first);
-        for (int r = 0; r < rows; r += FLOAT_ROWS, acc += FLOAT_ROWS * T * 16)
-            j->ops->multiply_float(w + (size_t)r * FLOAT_CHUNK, panel, T, steps, acc);
-    }
+    return matrix_row(j->p->w, j->p->mat, row) + format_row_bytes(j->p->w->t->format, (int64_t)chunk * FLOAT_CHUNK);
 }
 
-static void store_sums(const struct float_job *j, int row, int rows, int first, int end, const float *acc)
+/* Rows from r on; w [row tile][16 columns][4][16]. */
+static void expanded_chunk(const struct float_block *b, int r, int chunk, float *w)
 {
-    const struct product *p = j->p;
-    for (int T; first < end; first += T) {
-        T = at_most(j->ops->float_group, end - first);
-        for (int r = 0; r < rows; r += FLOAT_ROWS, acc += FLOAT_ROWS * T * 16) {
-            float out[FLOAT_ROWS * 16];
-            j->ops->sums(acc, FLOAT_ROWS * T, out);
-            for (int i = 0; i < FLOAT_ROWS && r + i < rows; i++)
-                for (int t = 0; t < T; t++)
-                    p->y[(size_t)(first + t) * p->ldy + (size_t)(row + r + i)] = out[i * T + t];
-        }
-    }
+    const struct float_job *j = b->job;
+    int n = at_most(j->p->a->cols - chunk * FLOAT_CHUNK, FLOAT_CHUNK), steps = (n + 15) / 16;
+    for (int i = r; i < b->rows; i++)
+        j->ops->expand_float(j->p->w->t->format, row_chunk(j, b->row + i, chunk), n,
+                             w + (size_t)(i / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + i % FLOAT_ROWS * 16);
+    for (int g = b->group; g < b->group_end; g++)
+        for (int i = r; i < b->padded; i += FLOAT_ROWS)
+            j->ops->multiply_float(w + (size_t)i * FLOAT_CHUNK, float_panel(j, chunk, g), first_of(j, g + 1) - first_of(j, g),
+                                   steps, chunk == 0, block_acc(b, i, g));
 }
 
-/* Few activation rows (one group): four rows of weights are read as they lie, all columns.  What is left of the job's
- * rows, or all of them, is returned for the way over expanded rows. */
-static int float_direct(const struct float_job *j, int row, int rows, int first, int end, float *acc)
+/* Few activation rows: four rows of weights are read as they lie.  Returns the rows done, 0 where there is no such way. */
+static int direct_rows(const struct float_block *b)
 {
-    const struct product *p = j->p;
-    enum format_id f = p->w->t->format;
-    size_t row_bytes = (size_t)format_row_bytes(f, p->w->t->cols);
-    int r = 0, T = end - first;
-    if (!j->ops->multiply_float_direct || T > j->ops->float_group)
+    const struct float_job *j = b->job;
+    enum format_id f = j->p->w->t->format;
+    size_t row_bytes = (size_t)format_row_bytes(f, j->p->w->t->cols);
+    int r = 0;
+    if (!j->ops->multiply_float_direct || j->groups > DIRECT_GROUPS)
         return 0;
-    for (; r + FLOAT_ROWS <= rows; r += FLOAT_ROWS)
-        for (int c = 0; c < j->chunks; c++) {
-            int n = at_most(p->a->cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
-            const uint8_t *from = matrix_row(p->w, p->mat, row + r) + format_row_bytes(f, (int64_t)c * FLOAT_CHUNK);
-            if (!j->ops->multiply_float_direct(f, from, row_bytes, n, float_panel(j, c, first), T,
-                                               acc + (size_t)(r * T) * 16))
+    for (; r + FLOAT_ROWS <= b->rows; r += FLOAT_ROWS)
+        for (int c = 0; c < j->chunks; c++)
+            for (int g = 0; g < j->groups; g++) {
+                int n = at_most(j->p->a->cols - c * FLOAT_CHUNK, FLOAT_CHUNK), T = first_of(j, g + 1) - first_of(j, g);
+                if (j->ops->multiply_float_direct(f, row_chunk(j, b->row + r, c), row_bytes, n, float_panel(j, c, g), T,
+                                                  c == 0, block_acc(b, r, g)))
+                    continue;
+                assert(!r && !c && !g);
                 return 0;
-        }
+            }
     return r;
 }
 
-static void float_group(void *ctx, int i, int thread)
+static void store_sums(const struct float_block *b)
+{
+    const struct product *p = b->job->p;
+    for (int g = b->group; g < b->group_end; g++) {
+        int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first;
+        for (int t = 0; t < T; t++)
+            b->job->ops->sums(block_acc(b, 0, g) + 16 * t, (size_t)(16 * T), b->rows, p->y + (size_t)(first + t) * p->ldy + (size_t)b->row);
+    }
+}
+
+static void float_rows(void *ctx, int i, int thread)
 {
     const struct float_job *j = ctx;
-    const struct product *p = j->p;
-    int row = i * FLOAT_TILE_ROWS, rows = at_most((int)p->w->t->rows - row, FLOAT_TILE_ROWS);
     float w[FLOAT_TILE_ROWS * FLOAT_CHUNK] __attribute__((aligned(64)));
     float acc[FLOAT_TILE_ROWS * FLOAT_BLOCK_ROWS * 16] __attribute__((aligned(64)));
-    int padded = (rows + FLOAT_ROWS - 1) / FLOAT_ROWS * FLOAT_ROWS;
+    struct float_block b = { .job = j, .row = i * FLOAT_TILE_ROWS, .acc = acc };
     (void)thread;
-    if (padded != rows)
+    b.rows = at_most((int)j->p->w->t->rows - b.row, FLOAT_TILE_ROWS);
+    b.padded = (b.rows + FLOAT_ROWS - 1) / FLOAT_ROWS * FLOAT_ROWS;
+    if (b.padded != b.rows)
         memset(w, 0, sizeof w);
-    for (int first = 0; first < p->n; first += FLOAT_BLOCK_ROWS) {
-        int end = at_most(first + FLOAT_BLOCK_ROWS, p->n);
-        memset(acc, 0, (size_t)(padded * (end - first)) * 16 * sizeof *acc);
-        int done = float_direct(j, row, rows, first, end, acc);
-        for (int c = 0; c < j->chunks && done < rows; c++) {
-            expand_rows(j, row + done, rows - done, c, w);
-            float_chunk(j, w, padded - done, c, first, end, acc + (size_t)(done * (end - first)) * 16);
-        }
-        store_sums(j, row, rows, first, end, acc);
+    for (; b.group < j->groups; b.group = b.group_end) {
+        b.group_end = at_most(b.group + j->groups_a_block, j->groups);
+        b.first = first_of(j, b.group);
+        int done = direct_rows(&b);
+        for (int c = 0; c < j->chunks && done < b.rows; c++)
+            expanded_chunk(&b, done, c, w);
+        store_sums(&b);
     }
 }
 
 void float_tiles_apply(const struct product *p)
 {
     int cols = p->a->cols;
-    struct float_job j = { p, p->w->k->tile, (cols + FLOAT_CHUNK - 1) / FLOAT_CHUNK, (cols + 15) / 16 * 16 };
+    struct float_job j = { .p = p, .ops = p->w->k->tile, .chunks = (cols + FLOAT_CHUNK - 1) / FLOAT_CHUNK,
+                           .padded = (cols + 15) / 16 * 16 };
     enum { FLOAT_KIND = -1 };
     struct acts *a = p->a;
+    j.groups = groups_of(j.ops->float_group, p->n);
+    int blocks = (j.groups * j.ops->float_group + FLOAT_BLOCK_ROWS - 1) / FLOAT_BLOCK_ROWS;
+    j.groups_a_block = (j.groups + blocks - 1) / blocks;
     if (a->packed_kind != FLOAT_KIND || a->packed_n != p->n || p->row_list || p->w->t->col_perm) {
-        pool_run(p->pool, (p->n + j.ops->float_group - 1) / j.ops->float_group, gather_group, &j);
+        pool_run(p->pool, j.groups, gather_group, &j);
         a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : FLOAT_KIND;
         a->packed_n = p->n;
     }
-    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_TILE_ROWS - 1) / FLOAT_TILE_ROWS, float_group, &j);
+    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_TILE_ROWS - 1) / FLOAT_TILE_ROWS, float_rows, &j);
 }

@@ -282,12 +282,12 @@ static void expand_any_avx2(enum format_id f, const uint8_t *row, int n, float *
     expand_float_avx2(FORMAT_F32, (const uint8_t *)other, n, out);
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, float *acc)
+INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
 {
     __m256 a[FLOAT_ROWS * 3];
     UNROLL
     for (int i = 0; i < FLOAT_ROWS * T; i++)
-        a[i] = _mm256_loadu_ps(acc + 16 * i);
+        a[i] = begins ? _mm256_setzero_ps() : _mm256_loadu_ps(acc + 16 * i);
     for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
         __m256 x[3];
         UNROLL
@@ -306,25 +306,26 @@ INLINE void tile_float(const float *w, const float *panel, const int T, int step
         _mm256_storeu_ps(acc + 16 * i, a[i]);
 }
 
-static void multiply_float_avx2(const float *w, const float *panel, int T, int steps, float *acc)
+static void multiply_float_avx2(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
 {
     for (int half = 0; half < 16; half += 8)
         if (T == 3)
-            tile_float(w + half, panel + half, 3, steps, acc + half);
+            tile_float(w + half, panel + half, 3, steps, begins, acc + half);
         else if (T == 2)
-            tile_float(w + half, panel + half, 2, steps, acc + half);
+            tile_float(w + half, panel + half, 2, steps, begins, acc + half);
         else
-            tile_float(w + half, panel + half, 1, steps, acc + half);
+            tile_float(w + half, panel + half, 1, steps, begins, acc + half);
 }
 
 /* One activation row: four rows of the file at once. */
-INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, float *acc)
+INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, bool begins,
+                         float *acc)
 {
     const int size = f == FORMAT_F32 ? 4 : 2;
     v16 a[FLOAT_ROWS];
     UNROLL
     for (int i = 0; i < FLOAT_ROWS; i++)
-        a[i] = v_load(acc + 16 * i);
+        a[i] = begins ? v_set(0.0f) : v_load(acc + 16 * i);
     int k = 0;
     for (; k + 16 <= n; k += 16, panel += 16) {
         v16 x = v_load(panel);
@@ -349,25 +350,25 @@ INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_
 }
 
 static bool multiply_float_direct_avx2(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                       int T, float *acc)
+                                       int T, bool begins, float *acc)
 {
     if (T != 1)
         return false;
     if (f == FORMAT_F32)
-        direct_float(FORMAT_F32, row, row_bytes, n, panel, acc);
+        direct_float(FORMAT_F32, row, row_bytes, n, panel, begins, acc);
     else if (f == FORMAT_F16)
-        direct_float(FORMAT_F16, row, row_bytes, n, panel, acc);
+        direct_float(FORMAT_F16, row, row_bytes, n, panel, begins, acc);
     else if (f == FORMAT_BF16)
-        direct_float(FORMAT_BF16, row, row_bytes, n, panel, acc);
+        direct_float(FORMAT_BF16, row, row_bytes, n, panel, begins, acc);
     else
         return false;
     return true;
 }
 
-static void sums_avx2(const float *acc, int n, float *out)
+static void sums_avx2(const float *acc, size_t step, int n, float *out)
 {
     for (int i = 0; i < n; i++)
-        out[i] = v_sum(v_load(acc + 16 * i));
+        out[i] = v_sum(v_load(acc + (size_t)i * step));
 }
 
 static const struct tile_ops tile_avx2 = {

@@ -229,7 +229,7 @@ static void begin_stripe_avx512(enum format_id id, struct stripe *s)
     const struct format *f = &formats[id];
     for (int c = 0, left = s->blocks, at = 0; left > 0; c++, left -= CHUNK_BLOCKS) {
         int blocks = left < CHUNK_BLOCKS ? left : CHUNK_BLOCKS, subs = blocks * 32 / f->int_block;
-        for (int r = 0; r < 2; r++) {
+        for (int r = 0; r < 2 && s->scale; r++) {
             const uint8_t *scales = s->chunk[c][r] + layout_code_bytes(l, blocks);
             expand_scales(l, scales, subs, l->index_bias, false, &s->scale[at][r]);
             if (f->has_min)
@@ -258,11 +258,12 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
 }
 
 /* Accumulators f[r * T + t] and integer sums of two tiles r x T rows stay in registers. */
-INLINE void add_scaled(float (*scale)[16], const int T, const __m512i *isum, const uint8_t *scales, __m512 *f)
+INLINE void add_scaled(const struct stripe *w, int at, const uint8_t *const *half, const int T, const __m512i *isum, const uint8_t *scales,
+                       __m512 *f)
 {
     UNROLL
     for (int r = 0; r < 2; r++) {
-        __m512 ws = _mm512_load_ps(scale[r]);
+        __m512 ws = half[r] ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)half[r])) : _mm512_load_ps(w->scale[at][r]);
         UNROLL
         for (int t = 0; t < T; t++)
             f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
@@ -325,8 +326,8 @@ INLINE void multiply_sub(const int plane, const bool wide, const int subs, const
 }
 
 INLINE void multiply_block(const int plane, const bool wide, const int subs, bool has_min, const struct stripe *w, int at,
-                           const uint8_t *const *in, int span, const int j, __m512i table, const uint8_t *panel, const int T,
-                           __m512 *f)
+                           const uint8_t *const *in, size_t half, int span, const int j, __m512i table, const uint8_t *panel,
+                           const int T, __m512 *f)
 {
     const uint8_t *own[2] = { in[0], in[1] };
     const uint8_t *scales = panel + T * (wide ? 64 : 32), *starts = scales + T * 4, *sums = starts + T * subs * 4;
@@ -339,7 +340,8 @@ INLINE void multiply_block(const int plane, const bool wide, const int subs, boo
         /* Else the compiler keeps words that blocks share, and spills them. */
         __asm__("" : "+r"(own[0]), "+r"(own[1]));
         multiply_sub(plane, wide, subs, own, span, j, s, table, panel, T, isum);
-        add_scaled(w->scale[at + s], T, isum, scales, f);
+        const uint8_t *halves[2] = { half ? in[0] + half + 32 * s : NULL, half ? in[1] + half + 32 * s : NULL };
+        add_scaled(w, at + s, halves, T, isum, scales, f);
         if (has_min)
             add_mins(w->min[at + s], T, subs, scales, sums + 4 * s, f);
     }
@@ -357,13 +359,15 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
                           : _mm512_setzero_ps();
     for (int b = 0; b < w->blocks;) {
         const uint8_t *const *in = w->chunk[b / CHUNK_BLOCKS];
-        int end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
+        int first = b, end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
+        size_t half = w->scale ? 0 : (size_t)(end - b) * (plane == PLANE_8 ? 512 : 256);      /* where the f16 scales lie */
         for (int s = 0; b < end; s++, b += span) {
             UNROLL
             for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
                 if (ahead)
                     prefetch_block(w, b + j);
-                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in, s, j, table, panel, T, f);
+                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in,
+                               half ? half + (size_t)(32 * subs * (b + j - first)) : 0, s, j, table, panel, T, f);
             }
         }
     }
@@ -429,12 +433,15 @@ INLINE __m512 load_float(const enum format_id f, const uint8_t *p, __mmask16 m)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+/* What follows of the row is wanted next, for the next chunk. */
 INLINE void expand_as(const enum format_id f, const uint8_t *row, int n, float *out)
 {
     const int size = f == FORMAT_F32 ? 4 : 2;
     int k = 0;
-    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16)
+    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16) {
+        _mm_prefetch((const char *)row + FLOAT_CHUNK * size, _MM_HINT_T1);
         _mm512_store_ps(out, load_float(f, row, 0xffff));
+    }
     if (k < n)
         _mm512_store_ps(out, load_float(f, row, first_lanes(n - k)));
 }
@@ -454,14 +461,14 @@ static void expand_float_avx512(enum format_id f, const uint8_t *row, int n, flo
     }
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, float *acc)
+INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
 {
     __m512 a[FLOAT_ROWS * 6];
     UNROLL
     for (int i = 0; i < FLOAT_ROWS; i++)
         UNROLL
         for (int t = 0; t < T; t++)
-            a[i * T + t] = _mm512_load_ps(acc + 16 * (i * T + t));
+            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
     for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
         __m512 c[FLOAT_ROWS];
         UNROLL
@@ -482,74 +489,85 @@ INLINE void tile_float(const float *w, const float *panel, const int T, int step
             _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
 }
 
-static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, float *acc)
+static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
 {
     switch (T) {
-    case 6: tile_float(w, panel, 6, steps, acc); break;
-    case 5: tile_float(w, panel, 5, steps, acc); break;
-    case 4: tile_float(w, panel, 4, steps, acc); break;
-    case 3: tile_float(w, panel, 3, steps, acc); break;
-    case 2: tile_float(w, panel, 2, steps, acc); break;
-    default: tile_float(w, panel, 1, steps, acc);
+    case 6: tile_float(w, panel, 6, steps, begins, acc); break;
+    case 5: tile_float(w, panel, 5, steps, begins, acc); break;
+    case 4: tile_float(w, panel, 4, steps, begins, acc); break;
+    case 3: tile_float(w, panel, 3, steps, begins, acc); break;
+    case 2: tile_float(w, panel, 2, steps, begins, acc); break;
+    default: tile_float(w, panel, 1, steps, begins, acc);
     }
 }
 
 INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                         const int T, float *acc)
+                         const int T, bool begins, float *acc)
 {
     const int size = f == FORMAT_F32 ? 4 : 2;
-    __m512 a[FLOAT_ROWS * 4];
+    __m512 a[FLOAT_ROWS * 6];
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        a[i] = _mm512_load_ps(acc + 16 * i);
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
     for (int k = 0; k < n; k += 16, panel += T * 16) {
         __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
+        __m512 c[FLOAT_ROWS];
         UNROLL
         for (int i = 0; i < FLOAT_ROWS; i++) {
             const uint8_t *p = row + (size_t)i * row_bytes + (size_t)(size * k);
             _mm_prefetch((const char *)(p + PREFETCH_BYTES / 4), _MM_HINT_T0);
-            __m512 c = load_float(f, p, m);
+            c[i] = load_float(f, p, m);
+        }
+        UNROLL
+        for (int t = 0; t < T; t++) {
+            __m512 x = _mm512_loadu_ps(panel + 16 * t);
             UNROLL
-            for (int t = 0; t < T; t++)
-                a[i * T + t] = _mm512_fmadd_ps(c, _mm512_loadu_ps(panel + 16 * t), a[i * T + t]);
+            for (int i = 0; i < FLOAT_ROWS; i++)
+                a[i * T + t] = _mm512_fmadd_ps(c[i], x, a[i * T + t]);
         }
     }
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        _mm512_store_ps(acc + 16 * i, a[i]);
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        UNROLL
+        for (int t = 0; t < T; t++)
+            _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
 }
 
-#define DIRECT_FLOAT(F)                                                                                  \
-    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, float *acc) \
-    {                                                                                                    \
-        if (T == 1)                                                                                      \
-            direct_float(F, row, row_bytes, n, panel, 1, acc);                                           \
-        else if (T == 2)                                                                                 \
-            direct_float(F, row, row_bytes, n, panel, 2, acc);                                           \
-        else                                                                                             \
-            direct_float(F, row, row_bytes, n, panel, 4, acc);                                           \
+#define DIRECT_FLOAT(F)                                                                                        \
+    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, bool begins, \
+                           float *acc)                                                                         \
+    {                                                                                                          \
+        switch (T) {                                                                                           \
+        case 6: direct_float(F, row, row_bytes, n, panel, 6, begins, acc); break;                                      \
+        case 5: direct_float(F, row, row_bytes, n, panel, 5, begins, acc); break;                                      \
+        case 4: direct_float(F, row, row_bytes, n, panel, 4, begins, acc); break;                                      \
+        case 3: direct_float(F, row, row_bytes, n, panel, 3, begins, acc); break;                                      \
+        case 2: direct_float(F, row, row_bytes, n, panel, 2, begins, acc); break;                                      \
+        default: direct_float(F, row, row_bytes, n, panel, 1, begins, acc);                                            \
+        }                                                                                                      \
     }
 DIRECT_FLOAT(FORMAT_F32)
 DIRECT_FLOAT(FORMAT_F16)
 DIRECT_FLOAT(FORMAT_BF16)
 
 static bool multiply_float_direct_avx512(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                         int T, float *acc)
+                                         int T, bool begins, float *acc)
 {
-    if ((f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16) || (T != 1 && T != 2 && T != 4))
+    if (f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16)
         return false;
     (f == FORMAT_F32 ? direct_FORMAT_F32 : f == FORMAT_F16 ? direct_FORMAT_F16 : direct_FORMAT_BF16)(
-        row, row_bytes, n, panel, T, acc);
+        row, row_bytes, n, panel, T, begins, acc);
     return true;
 }
 
-static void sums_avx512(const float *acc, int n, float *out)
+static void sums_avx512(const float *acc, size_t step, int n, float *out)
 {
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(out + i, v_sum16(acc + 16 * i));
-    for (; i < n; i++)
-        out[i] = v_sum(_mm512_load_ps(acc + 16 * i));
+    if (n == 16)
+        _mm512_storeu_ps(out, v_sum16(acc, step));
+    for (int i = 0; i < n && n < 16; i++)
+        out[i] = v_sum(_mm512_load_ps(acc + (size_t)i * step));
 }
 
 static const struct tile_ops tile_avx512 = {

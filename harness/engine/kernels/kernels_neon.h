@@ -206,14 +206,14 @@ static void expand_float_neon(enum format_id f, const uint8_t *row, int n, float
         v_store(out, widened_up_to(f, row + format_row_bytes(f, k), n - k));
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, float *acc)
+INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
 {
     float32x4_t a[FLOAT_ROWS][FLOAT_GROUP];
     UNROLL
     for (int i = 0; i < FLOAT_ROWS; i++)
         UNROLL
         for (int t = 0; t < T; t++)
-            a[i][t] = vld1q_f32(acc + 16 * (i * T + t));
+            a[i][t] = begins ? vdupq_n_f32(0.0f) : vld1q_f32(acc + 16 * (i * T + t));
     for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
         UNROLL
         for (int i = 0; i < FLOAT_ROWS; i++)
@@ -228,24 +228,25 @@ INLINE void tile_float(const float *w, const float *panel, const int T, int step
             vst1q_f32(acc + 16 * (i * T + t), a[i][t]);
 }
 
-static void multiply_float_neon(const float *w, const float *panel, int T, int steps, float *acc)
+static void multiply_float_neon(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
 {
     for (int lane = 0; lane < 16; lane += 4, w += 4, panel += 4, acc += 4)
         switch (T) {
-        case 4: tile_float(w, panel, 4, steps, acc); break;
-        case 3: tile_float(w, panel, 3, steps, acc); break;
-        case 2: tile_float(w, panel, 2, steps, acc); break;
-        default: tile_float(w, panel, 1, steps, acc);
+        case 4: tile_float(w, panel, 4, steps, begins, acc); break;
+        case 3: tile_float(w, panel, 3, steps, begins, acc); break;
+        case 2: tile_float(w, panel, 2, steps, begins, acc); break;
+        default: tile_float(w, panel, 1, steps, begins, acc);
         }
 }
 
 /* One activation row: four rows of the file at once. */
-INLINE void direct_rows(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, float *acc)
+INLINE void direct_rows(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, bool begins,
+                        float *acc)
 {
     const int whole = n / 16, bytes = f == FORMAT_F32 ? 64 : 32;
     for (int i = 0; i < FLOAT_ROWS; i += 2, row += 2 * row_bytes, acc += 32) {
         const uint8_t *p = row, *q = row + row_bytes;
-        v16 a = v_load(acc), b = v_load(acc + 16);
+        v16 a = begins ? v_set(0.0f) : v_load(acc), b = begins ? v_set(0.0f) : v_load(acc + 16);
         for (int k = 0; k < whole; k++, p += bytes, q += bytes) {
             v16 x = v_load(panel + 16 * k);
             a = v_fma(widened(f, p), x, a);
@@ -262,22 +263,22 @@ INLINE void direct_rows(const enum format_id f, const uint8_t *row, size_t row_b
 }
 
 static bool multiply_float_direct_neon(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                       int T, float *acc)
+                                       int T, bool begins, float *acc)
 {
     bool known = T == 1 && (f == FORMAT_F32 || f == FORMAT_F16 || f == FORMAT_BF16);
     if (known && f == FORMAT_BF16)
-        direct_rows(FORMAT_BF16, row, row_bytes, n, panel, acc);
+        direct_rows(FORMAT_BF16, row, row_bytes, n, panel, begins, acc);
     else if (known && f == FORMAT_F16)
-        direct_rows(FORMAT_F16, row, row_bytes, n, panel, acc);
+        direct_rows(FORMAT_F16, row, row_bytes, n, panel, begins, acc);
     else if (known)
-        direct_rows(FORMAT_F32, row, row_bytes, n, panel, acc);
+        direct_rows(FORMAT_F32, row, row_bytes, n, panel, begins, acc);
     return known;
 }
 
-static void sums_neon(const float *acc, int n, float *out)
+static void sums_neon(const float *acc, size_t step, int n, float *out)
 {
     for (int i = 0; i < n; i++)
-        out[i] = v_sum(v_load(acc + 16 * i));
+        out[i] = v_sum(v_load(acc + (size_t)i * step));
 }
 
 #define FLOAT_OPS                                                                                            \

@@ -75,7 +75,7 @@ struct panel panel_of(const struct product *p)
                        .has_min = f->has_min };
     a.wide = p->rounding == ROUND_I16 || !a.ops->narrow;
     a.subs = 32 / a.sub;
-    a.groups = groups_of(a.ops, p->n);
+    a.groups = groups_of(a.ops->group, p->n);
     a.unit = panel_unit(a.wide, a.sub);
     /* A panel serves every matrix with the same rounding, bias and sub-block. */
     int kind = (int)p->rounding << 16 | a.layout->bias << 8 | a.sub;

@@ -19,9 +19,9 @@ static inline int width_of(const int *widths, int left)
 
 /* n rows fall into groups of nearly one size, the larger ones first, none wider than the widest kernel; the first row
  * of group g.  A group that has no kernel of its own is taken in several steps. */
-static inline int groups_of(const struct tile_ops *ops, int n)
+static inline int groups_of(int widest, int n)
 {
-    return (n + ops->group - 1) / ops->group;
+    return (n + widest - 1) / widest;
 }
 
 static inline int group_first(int n, int groups, int g)

@@ -82,7 +82,7 @@ static int tiles_of_job(const struct integer_job *j, int i)
 /* ---- by stripes, for sets with multiply_stripe ---- */
 
 /* What a job keeps beside the packed weights: it lies in L2 with them. */
-enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 12 * 1024 };
+enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 6 * 1024 };
 
 struct room {
     uint8_t *at;
@@ -95,12 +95,18 @@ static void *room_take(struct room *m, size_t bytes)
     return p;
 }
 
+static bool scales_in_place(const struct panel *a)
+{
+    return a->layout->scales == SCALES_F16 && !a->has_min;
+}
+
 /* Room for a stripe of so many blocks of two tiles. */
 static size_t stripe_bytes(const struct integer_job *j, int blocks)
 {
     const struct panel *a = &j->panel;
     size_t scales = sizeof(float[2][TILE_ROWS]) * (size_t)(blocks * a->subs), chunks = (size_t)(blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
-    return scales * (a->has_min ? 2 : 1) + (a->layout->plane == PLANE_6K ? 2 * CHUNK_COLS * TILE_ROWS * chunks : 0) +
+    return (scales_in_place(a) ? 0 : scales * (a->has_min ? 2 : 1)) +
+           (a->layout->plane == PLANE_6K ? 2 * CHUNK_COLS * TILE_ROWS * chunks : 0) +
            (j->packing.w->packed ? 0 : 2 * (j->packing.chunk_bytes + 64) * chunks) + 256;
 }
 
@@ -110,8 +116,8 @@ static struct stripe stripe_open(const struct integer_job *j, int tile, int tile
     const struct panel *a = &j->panel;
     struct stripe s = { .blocks = at_most(j->blocks - chunk * CHUNK_BLOCKS, j->chunks_a_stripe * CHUNK_BLOCKS) };
     size_t scales = sizeof *s.scale * (size_t)(s.blocks * a->subs);
-    s.scale = room_take(m, scales);
-    s.min = a->has_min ? room_take(m, scales) : s.scale;
+    s.scale = scales_in_place(a) ? NULL : room_take(m, scales);
+    s.min = a->has_min ? room_take(m, scales) : NULL;
     if (a->layout->plane == PLANE_6K && a->groups > 1)
         s.expanded = room_take(m, (size_t)s.blocks * 2 * 32 * TILE_ROWS);
     for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++)
@@ -286,7 +292,7 @@ static int plan_stripes(struct integer_job *j)
 {
     const struct panel *a = &j->panel;
     bool large = a->layout->plane == PLANE_8 || a->layout->plane == PLANE_6K;
-    j->chunks_a_stripe = a->groups == 1 ? 1 : large ? 2 : STRIPE_CHUNKS;
+    j->chunks_a_stripe = a->groups == 1 && !scales_in_place(a) ? 1 : large ? 2 : STRIPE_CHUNKS;
     int stripes = (j->blocks + j->chunks_a_stripe * CHUNK_BLOCKS - 1) / (j->chunks_a_stripe * CHUNK_BLOCKS);
     size_t pair = stripe_bytes(j, j->blocks) + (size_t)stripes * 256, all = pair + 2 * j->packing.tile_bytes;
     j->rows_outside = (size_t)a->p->n * (size_t)j->blocks * a->unit > FEW_BYTES && pair <= ROOM_BYTES && stripes <= STRIPES_MOST;

@@ -15,7 +15,7 @@
  *     int32 start [T][subs], f32 sum [T][subs]            (subs = 32 / sub-block)
  *
  * Float weights.  4 rows x T activation rows, 16 lanes along the columns; rows are expanded to f32 once for each
- * chunk of 512 columns and block of activation rows.  Panel: [chunk][group][16 columns][T][16]. */
+ * chunk of FLOAT_CHUNK columns and block of activation rows.  Panel: [chunk][group][16 columns][T][16]. */
 #ifndef QDELTA_KERNEL_TILES_H
 #define QDELTA_KERNEL_TILES_H
 
@@ -32,7 +32,7 @@ struct expanded {           /* one chunk of one tile */
 enum { STRIPE_CHUNKS = 6 };
 struct stripe {
     const uint8_t *chunk[STRIPE_CHUNKS][2];         /* as packed, or in expanded as PLANE_8 has them */
-    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane] */
+    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: f16, in the chunks */
     uint8_t *expanded;                              /* NULL, or room for [chunk][2][256 columns][16 lanes] */
     int blocks;                                     /* of 32 columns, in all chunks */
     const uint8_t *next;                            /* weights that will be wanted, next_step bytes a block */
@@ -69,14 +69,14 @@ struct tile_ops {
                             const struct sums *sums);
     /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
     void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
-    /* acc [4][T][16] += steps of 16 columns. */
-    void (*multiply_float)(const float *w, const float *panel, int T, int steps, float *acc);
+    /* acc [4][T][16] += steps of 16 columns; begins: from +0. */
+    void (*multiply_float)(const float *w, const float *panel, int T, int steps, bool begins, float *acc);
     /* The same for few rows, straight from 4 rows of the file that lie row_bytes apart, n columns from there on;
      * false, whatever n, where there is no such kernel.  May be NULL. */
     bool (*multiply_float_direct)(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, int T,
-                                  float *acc);
-    /* out[i] = tree sum of acc[i] [16] */
-    void (*sums)(const float *acc, int n, float *out);
+                                  bool begins, float *acc);
+    /* out[i] = tree sum of the 16 floats at acc + i * step, i < n <= 16 */
+    void (*sums)(const float *acc, size_t step, int n, float *out);
 };
 
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err);
