@@ -11,7 +11,8 @@ static const struct { const char *name, *recipe; } checkpoints[] = {
     { "compressed_tensors_asym", "compressed-tensors i4m" }, { "compressed_tensors_channel", "compressed-tensors i4m" },
     { "mlx_affine2", "mlx i4m" },                        { "mlx_affine4", "mlx i4m" },
     { "mlx_affine8", "mlx i8m" },                        { "gptq_4bit", "gptq i4m" },
-    { "awq_gemm", "awq i4m" },
+    { "gptq_act_order", "gptq i4m" },                    { "gptq_v2_8bit", "gptq i8m" },
+    { "gptq_2bit", "gptq i4m" },                         { "awq_gemm", "awq i4m" },
 };
 
 static void read_golden(const char *name, const char *file, struct text *out)
