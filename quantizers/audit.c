@@ -215,7 +215,7 @@ bool lattice_audit(const struct model *m, const struct model *against, int threa
     for (int i = 0; i < *n; i++)
         finish_row(&(*rows)[i], &sums[i]);
     if (ok && !*n)
-        ok = fail(err, STATUS_INPUT, "%s has no %s matrix to look at", m->path, against ? "Q4_0" : "unquantized");
+        ok = fail(err, STATUS_INPUT, "%s has no %s matrix to look at; it holds %s", m->path, against ? "Q4_0" : "unquantized", m->recipe);
     if (!ok) {
         lattice_free(*rows, *n);
         *rows = NULL;

@@ -1,6 +1,10 @@
 /* awq.c - activation-aware scaling: columns that meet large inputs are made larger before rounding, and the producer
  * of those inputs smaller by as much (Lin et al. 2023; quantization.md 3).
  *
+ * A candidate is judged by the error of the matrices' outputs, e' H e for the errors e of their weights on the grid that
+ * will be written, H being the second moments of all calibration inputs within each group of columns (errors of
+ * different groups are as good as independent).
+ *
  * Which producers can be divided follows from the architecture: a norm's weight always, the rows of up (the up
  * branch is linear), the rows of v only where values go to o one to one and unnormalised.  Every fold is proven on
  * logits before anything is rounded. */
@@ -11,6 +15,7 @@
 #include <string.h>
 
 #include "calibrate.h"
+#include "clip.h"
 #include "hf.h"
 #include "solve.h"
 
@@ -54,10 +59,9 @@ struct work {
     int n_consumers, n;         /* columns of the consumers */
     struct layer_stats *stats;
     int ratios;                 /* candidates beside the identity */
-    const float *input;         /* mean |x| of the leader's inputs */
+    const struct input_stats *inputs;   /* the leader's */
     float *weight;              /* mean of |w| / group's largest */
     float *scale;               /* the candidate at hand, or the chosen one */
-    float *want, *got;          /* residual stream after the layer: unrounded, with a candidate */
     float *dense[MOST_CONSUMERS + 1];   /* replacements in use */
 };
 
@@ -66,10 +70,15 @@ struct input_stats {
     struct part *part;
     double *abs_sum, *square_sum;
     float *input, *square;      /* means of |x| and x^2 */
+    struct moments moments;
     int64_t tokens;
 };
 struct layer_stats {
     int ratios;
+    double damp;
+    bool clip;
+    int64_t cut, groups;        /* of the whole model so far */
+    struct pool *pool;
     struct input_stats *all;
     int n;
     float **kept;               /* dense tensors that the engine uses to the end */
@@ -83,10 +92,24 @@ static struct part *layer_part(const struct job *j, int layer, const char *suffi
     return job_part(j, name);
 }
 
-static struct input_stats *stats_of(struct layer_stats *s, const struct part *p)
+/* The part whose inputs are p's too, or p. */
+static const struct part *leader_of(const struct job *j, const struct part *p)
 {
+    const char *dot = strchr(p->source->name + 4, '.');
+    for (size_t f = 0; f < ARRAY_LEN(folds); f++)
+        for (int k = 0; k < MOST_CONSUMERS && folds[f].consumers[k]; k++) {
+            const struct part *leader = strcmp(dot + 1, folds[f].consumers[k]) == 0 ? layer_part(j, p->layer, folds[f].leader) : NULL;
+            if (leader && leader->matrix)
+                return leader;
+        }
+    return p;
+}
+
+static struct input_stats *stats_of(const struct layer_stats *s, const struct job *j, const struct part *p)
+{
+    const struct part *leader = leader_of(j, p);
     for (int i = 0; i < s->n; i++)
-        if (s->all[i].part == p)
+        if (s->all[i].part == leader)
             return &s->all[i];
     return NULL;
 }
@@ -105,6 +128,7 @@ static void see(void *ctx, const char *name, int expert, const float *x, int n, 
                 t->abs_sum[c] += fabs(v);
                 t->square_sum[c] += v * v;
             }
+        moments_add(&t->moments, s->pool, x, n, ld);
         t->tokens += n;
         return;
     }
@@ -116,6 +140,7 @@ static bool weigh(struct work *w, struct error *err)
     double *sum = mem_new((size_t)w->n, sizeof *sum, err);
     float *row = mem_new((size_t)w->n, sizeof *row, err);
     int64_t rows = 0;
+    int width = w->inputs->moments.width;
     bool ok = sum && row;
     for (int k = 0; ok && k < w->n_consumers; k++) {
         const struct part *p = w->consumers[k];
@@ -123,11 +148,11 @@ static bool weigh(struct work *w, struct error *err)
             continue;
         for (int64_t r = 0; ok && r < p->source->rows * p->source->mats; r++, rows++) {
             ok = part_row(p, r / p->source->rows, r % p->source->rows, row, err);
-            for (int from = 0; ok && from < w->n; from += BLOCK) {
+            for (int from = 0; ok && from < w->n; from += width) {
                 float most = 0;
-                for (int c = from; c < from + BLOCK && c < w->n; c++)
+                for (int c = from; c < from + width && c < w->n; c++)
                     most = fabsf(row[c]) > most ? fabsf(row[c]) : most;
-                for (int c = from; c < from + BLOCK && c < w->n; c++)
+                for (int c = from; c < from + width && c < w->n; c++)
                     sum[c] += (double)(fabsf(row[c]) / (most + 1e-6f));
             }
         }
@@ -144,7 +169,7 @@ static void make_scale(struct work *w, int r)
 {
     float lo = INFINITY, hi = 0, ratio = (float)r / (float)w->ratios;
     for (int c = 0; c < w->n; c++) {
-        float s = r < 0 ? 1 : powf(w->input[c], ratio) / (powf(w->weight[c], 1 - ratio) + 1e-4f);
+        float s = r < 0 ? 1 : powf(w->inputs->input[c], ratio) / (powf(w->weight[c], 1 - ratio) + 1e-4f);
         s = s > 1e-4f ? s : 1e-4f;
         w->scale[c] = s;
         lo = s < lo ? s : lo;
@@ -188,45 +213,25 @@ static float *dense_of(const struct part *p, const float *col, struct error *err
     return x;
 }
 
-/* Round(W scale) / scale in the engine: what the layer would compute with this candidate. */
-static bool try_consumer(struct work *w, int k, struct error *err)
+/* Error in the output of consumer k, were its weights multiplied by the candidate scale and rounded. */
+static bool candidate_error(const struct work *w, int k, double *error, struct error *err)
 {
     const struct part *p = w->consumers[k];
     const struct tensor *t = p->source;
     int64_t rows = t->rows * t->mats, bytes = format_row_bytes(p->to, t->cols);
-    const float *square = stats_of(w->stats, p)->square;
     float *x = dense_of(p, w->scale, err), *h = mem_new((size_t)w->n, sizeof *h, err);
     uint8_t *blocks = mem_new((size_t)(rows * bytes), 1, err);
     bool ok = x && h && blocks;
     for (int c = 0; ok && c < w->n; c++)
-        h[c] = square[c] / (w->scale[c] * w->scale[c]);
-    if (ok)
+        h[c] = w->inputs->square[c] / (w->scale[c] * w->scale[c]);
+    if (ok) {
         round_rows_plain(p->to, w->job->format, x, (int)rows, w->n, h, w->job->pool, blocks);
-    for (int64_t r = 0; ok && r < rows; r++) {
-        formats[p->to].to_f32(blocks + r * bytes, x + r * t->cols, t->cols);
-        for (int c = 0; c < w->n; c++)
-            x[r * t->cols + c] /= w->scale[c];
+        ok = moments_error(&w->inputs->moments, p->to, x, blocks, (int)rows, w->scale, w->job->pool, error, err);
     }
+    free(x);
     free(h);
     free(blocks);
-    if (!ok) {
-        free(x);
-        return false;
-    }
-    return use_dense(w, k, p, x, err);
-}
-
-static bool output_error(struct work *w, double *error, struct error *err)
-{
-    size_t n;
-    if (!pass_group(w->pass, w->layer, 0, w->got, &n, err))
-        return false;
-    *error = 0;
-    for (size_t i = 0; i < n; i++) {
-        double e = (double)w->got[i] - (double)w->want[i];
-        *error += e * e;
-    }
-    return true;
+    return ok;
 }
 
 /* The best candidate is left in w->scale; *gain: its error against the identity's. */
@@ -235,13 +240,11 @@ static bool search(struct work *w, double *gain, struct error *err)
     double best = INFINITY, identity = 0;
     int chosen = -1;
     for (int r = -1; r < w->ratios; r++) {
-        double error;
+        double error = 0;
         make_scale(w, r);
         for (int k = 0; k < w->n_consumers; k++)
-            if (w->consumers[k]->matrix && !try_consumer(w, k, err))
+            if (w->consumers[k]->matrix && !candidate_error(w, k, &error, err))
                 return false;
-        if (!output_error(w, &error, err))
-            return false;
         if (r < 0)
             identity = error;
         if (error < best) {
@@ -327,18 +330,31 @@ static bool multiply(float **scale, const float *by, int n, struct error *err)
     return *scale != NULL;
 }
 
+/* Attention scores are sensitive to single large weights of q and k: those are not clipped (quantization.md 3.1). */
+static const struct grid *clip_grid(const struct job *j, const struct part *p)
+{
+    const struct grid *g = grid_find(p->to, j->format);
+    bool scores = str_ends(p->source->name, "attn_q.weight") || str_ends(p->source->name, "attn_k.weight");
+    return g && !scores && p->source->cols % g->group == 0 ? g : NULL;
+}
+
 /* Blocks of a matrix with its folds; what its inputs are like decides its scales. */
 static bool round_part(struct job *j, struct layer_stats *s, struct part *p, struct error *err)
 {
     const struct tensor *t = p->source;
-    const float *square = stats_of(s, p)->square;
+    const struct input_stats *inputs = stats_of(s, j, p);
+    const struct grid *clip = s->clip ? clip_grid(j, p) : NULL;
     int64_t rows = t->rows * t->mats, bytes = format_row_bytes(p->to, t->cols);
     float *x = dense_of(p, NULL, err), *h = mem_new((size_t)t->cols, sizeof *h, err);
     if (!p->data)
         p->data = mem_new((size_t)(rows * bytes), 1, err);
     bool ok = x && h && p->data;
     for (int64_t c = 0; ok && c < t->cols; c++)
-        h[c] = square[c] / (p->col_scale ? p->col_scale[c] * p->col_scale[c] : 1);
+        h[c] = inputs->square[c] / (p->col_scale ? p->col_scale[c] * p->col_scale[c] : 1);
+    if (ok && clip) {
+        s->cut += clip_rows(clip, x, (int)rows, h, &inputs->moments, p->col_scale, j->pool);
+        s->groups += rows * (t->cols / clip->group);
+    }
     if (ok)
         round_rows_plain(p->to, j->format, x, (int)rows, (int)t->cols, h, j->pool, p->data);
     p->method = p->col_scale || p->row_scale ? "awq" : "rtn diag";
@@ -396,18 +412,15 @@ static void work_free(struct work *w)
 {
     free(w->weight);
     free(w->scale);
-    free(w->got);
     for (int k = 0; k <= MOST_CONSUMERS; k++)
         free(w->dense[k]);
 }
 
 static bool work_open(struct work *w, struct error *err)
 {
-    size_t n = (size_t)w->n, values = (size_t)w->pass->group_rows * (size_t)w->job->calibration->tokens * (size_t)w->job->model->config.hidden;
-    w->weight = mem_new(n, sizeof(float), err);
-    w->scale = mem_new(n, sizeof(float), err);
-    w->got = mem_new(values, sizeof(float), err);
-    return w->weight && w->scale && w->got;
+    w->weight = mem_new((size_t)w->n, sizeof(float), err);
+    w->scale = mem_new((size_t)w->n, sizeof(float), err);
+    return w->weight && w->scale;
 }
 
 static bool find_parts(struct work *w)
@@ -423,10 +436,9 @@ static bool find_parts(struct work *w)
             w->consumers[w->n_consumers++] = p;
         any |= p && p->matrix;
     }
-    const struct input_stats *s = w->leader ? stats_of(w->stats, w->leader) : NULL;
-    if (!w->producer || !s || !any)
+    w->inputs = w->leader ? stats_of(w->stats, j, w->leader) : NULL;
+    if (!w->producer || !w->inputs || !any)
         return false;
-    w->input = s->input;
     w->n = (int)w->leader->source->cols;
     return (folds[w->fold].rows ? w->producer->source->rows : w->producer->source->cols) == w->n;
 }
@@ -436,10 +448,9 @@ struct tally {
     double gain;
 };
 
-static bool run_fold(struct job *j, struct pass *s, struct layer_stats *stats, int layer, size_t fold, float *want, struct tally *y,
-                     struct error *err)
+static bool run_fold(struct job *j, struct pass *s, struct layer_stats *stats, int layer, size_t fold, struct tally *y, struct error *err)
 {
-    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .want = want, .stats = stats, .ratios = stats->ratios };
+    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .stats = stats, .ratios = stats->ratios };
     double gain = 1;
     bool proven = false;
     if (!fold_applies(fold, &j->model->config, layer) || !find_parts(&w))
@@ -474,9 +485,11 @@ static bool stats_open(struct layer_stats *s, struct job *j, int layer, struct e
         if (p->layer != layer || !p->matrix)
             continue;
         struct input_stats *t = &s->all[s->n++];
-        *t = (struct input_stats){ p, mem_new(n, sizeof(double), err), mem_new(n, sizeof(double), err), mem_new(n, sizeof(float), err),
-                                   mem_new(n, sizeof(float), err), 0 };
-        ok = t->abs_sum && t->square_sum && t->input && t->square;
+        const struct grid *g = s->clip ? clip_grid(j, p) : NULL;
+        *t = (struct input_stats){ .part = p, .abs_sum = mem_new(n, sizeof(double), err), .square_sum = mem_new(n, sizeof(double), err),
+                                   .input = mem_new(n, sizeof(float), err), .square = mem_new(n, sizeof(float), err) };
+        ok = t->abs_sum && t->square_sum && t->input && t->square &&
+             moments_open(&t->moments, (int)n, g && (int)n % g->group == 0 ? g->group : BLOCK, s->damp, err);
     }
     return ok;
 }
@@ -488,6 +501,7 @@ static void stats_close(struct layer_stats *s)
         free(s->all[i].square_sum);
         free(s->all[i].input);
         free(s->all[i].square);
+        moments_close(&s->all[i].moments);
     }
     free(s->all);
     s->all = NULL;
@@ -509,18 +523,17 @@ static bool stats_fill(struct layer_stats *s, int layer, struct error *err)
     return true;
 }
 
-static bool run_layer(struct job *j, struct pass *s, struct layer_stats *stats, int layer, float *want, struct tally *y, struct error *err)
+static bool run_layer(struct job *j, struct pass *s, struct layer_stats *stats, int layer, struct tally *y, struct error *err)
 {
-    size_t values;
     const struct engine_tap tap = { see, stats };
-    bool ok = stats_open(stats, j, layer, err) && pass_layer(s, layer, &tap, false, "calibrate", err) && stats_fill(stats, layer, err) &&
-              pass_group(s, layer, 0, want, &values, err);
+    bool ok = stats_open(stats, j, layer, err) && pass_layer(s, layer, &tap, false, "calibrate", err) && stats_fill(stats, layer, err);
     for (size_t f = 0; ok && f < ARRAY_LEN(folds); f++)
-        ok = run_fold(j, s, stats, layer, f, want, y, err);
-    for (int i = 0; ok && i < stats->n; i++) {          /* what no fold reaches */
+        ok = run_fold(j, s, stats, layer, f, y, err);
+    for (int i = 0; ok && i < j->n_parts; i++) {        /* what no fold reaches */
         struct work w = { .job = j, .pass = s, .stats = stats };
-        if (!stats->all[i].part->data)
-            ok = round_part(j, stats, stats->all[i].part, err) && settle(&w, stats->all[i].part, 0, err);
+        struct part *p = &j->parts[i];
+        if (p->layer == layer && p->matrix && !p->data)
+            ok = round_part(j, stats, p, err) && settle(&w, p, 0, err);
     }
     stats_close(stats);
     return ok && (layer + 1 == j->model->config.n_layers || pass_layer(s, layer, NULL, true, "calibrate", err));
@@ -531,20 +544,22 @@ bool awq_prepare(struct job *j, struct error *err)
     struct pass s = { 0 };
     struct layer_stats stats = { 0 };
     struct tally y = { 0 };
-    float *want = NULL;
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err) &&
-              (want = mem_new((size_t)s.group_rows * (size_t)j->calibration->tokens * (size_t)j->model->config.hidden, sizeof *want, err));
+    bool ok = pass_open(&s, j, err);
     stats.ratios = (int)setting_number(j, "grid");
+    stats.clip = setting_number(j, "clip") > 0;
+    stats.damp = setting_number(j, "damp");
+    stats.pool = j->pool;
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "scale layer", l, layers);
-        ok = run_layer(j, &s, &stats, l, want, &y, err);
+        ok = run_layer(j, &s, &stats, l, &y, err);
     }
     pass_close(&s);
     for (size_t i = 0; i < stats.n_kept; i++)
         free(stats.kept[i]);
     free(stats.kept);
-    free(want);
+    if (ok && stats.groups)
+        text_printf(&j->notes, "clipped=%.4f of all groups\n", (double)stats.cut / (double)stats.groups);
     if (ok)
         text_printf(&j->notes, "folds=%d of %d kept, mean output error %.4f of no scaling\n", y.kept, y.tried, y.kept ? y.gain / y.kept : 1);
     return ok;

@@ -276,17 +276,8 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
     const struct model *m = s->job->model;
     for (int i = 0; keep && i < m->n_tensors; i++)
         if (tensor_layer(m->tensors[i].name) == layer)
-            model_forget(m, m->tensors[i].data, m->tensors[i].bytes);
+            model_forget(m, &m->tensors[i], 0, m->tensors[i].rows * m->tensors[i].mats);
     return ok && (!keep || pass_check(s, layer, err));
-}
-
-bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err)
-{
-    struct group w = group_of(s, group);
-    *values = w.tokens * (size_t)s->job->model->config.hidden;
-    memcpy(out, w.x, *values * sizeof *out);
-    engine_stream_group(s->engine, group);
-    return engine_stream_layer(s->engine, layer, w.rows, s->job->calibration->tokens, out, w.ple, err);
 }
 
 /* ---- step by step ---- */
@@ -325,26 +316,43 @@ static bool kept_open(struct pass *s, size_t cols, struct error *err)
     return !need || s->kept;
 }
 
-bool pass_step(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err)
+bool pass_step_begin(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err)
 {
-    const struct engine_tap keeper = { keep_rows, s };
-    enum layer_step from = s->kept_step < step && s->kept_step >= s->stream ? s->kept_step : s->stream;
-    size_t cols = s->kept_cols, next = from == s->stream ? columns_kept(s, layer, step) : 0;
-    bool ok = from != s->stream || kept_open(s, next, err);
+    s->from = s->kept_step < step && s->kept_step >= s->stream ? s->kept_step : s->stream;
+    s->to = step;
+    s->next_cols = s->from == s->stream ? columns_kept(s, layer, step) : 0;
     s->tap = tap;
     s->row = 0;
-    engine_set_tap(s->engine, next ? &keeper : tap);
-    for (int g = 0; ok && g < s->groups; g++) {
-        struct group w = group_of(s, g);
-        struct layer_part part = { from, step, from == s->stream ? NULL : s->kept + w.at * cols };
-        engine_stream_group(s->engine, g);
-        ok = engine_stream_part(s->engine, layer, &part, w.rows, s->job->calibration->tokens, w.x, w.ple, err);
-        if (s->groups > 8 && g % 4 == 0)
-            job_progress(s->job, "calibrate", layer, s->job->model->config.n_layers);
-    }
+    return s->from != s->stream || kept_open(s, s->next_cols, err);
+}
+
+bool pass_step_group(struct pass *s, int layer, int group, struct error *err)
+{
+    const struct engine_tap keeper = { keep_rows, s };
+    struct group w = group_of(s, group);
+    struct layer_part part = { s->from, s->to, s->from == s->stream ? NULL : s->kept + w.at * s->kept_cols };
+    engine_set_tap(s->engine, s->next_cols ? &keeper : s->tap);
+    engine_stream_group(s->engine, group);
+    bool ok = engine_stream_part(s->engine, layer, &part, w.rows, s->job->calibration->tokens, w.x, w.ple, err);
     engine_set_tap(s->engine, NULL);
-    s->kept_step = next ? step : STEP_END;
+    if (s->groups > 8 && group % 4 == 0)
+        job_progress(s->job, "calibrate", layer, s->job->model->config.n_layers);
+    return ok;
+}
+
+void pass_step_end(struct pass *s)
+{
+    enum layer_step step = s->to;
+    s->kept_step = s->next_cols ? step : STEP_END;
     s->stream = step == STEP_END ? STEP_QKV : step >= STEP_PLE_GATE ? STEP_PLE_GATE : step >= STEP_FFN ? STEP_FFN : STEP_QKV;
+}
+
+bool pass_step(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err)
+{
+    bool ok = pass_step_begin(s, layer, step, tap, err);
+    for (int g = 0; ok && g < s->groups; g++)
+        ok = pass_step_group(s, layer, g, err);
+    pass_step_end(s);
     return ok && (step != STEP_END || pass_check(s, layer, err));
 }
 

@@ -31,6 +31,8 @@ struct pass {
     size_t kept_cols, kept_room;
     const struct engine_tap *tap;       /* of the step at hand, and its next row */
     size_t row;
+    enum layer_step from, to;           /* the step at hand goes on from there */
+    size_t next_cols;
 };
 bool pass_open(struct pass *s, struct job *j, struct error *err);
 void pass_close(struct pass *s);
@@ -40,9 +42,10 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
  * steps of a layer are to be asked for in order; what lies before is multiplied with the weights of that moment, once
  * where the inputs of the step before fit into memory. */
 bool pass_step(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err);
-/* Run layer over one group's windows into out (room for s->group_rows windows), the stream stays; *values: how many
- * numbers that were. */
-bool pass_group(struct pass *s, int layer, int group, float *out, size_t *values, struct error *err);
+/* The same by group: begin, group 0, 1 .. s->groups - 1, end.  So two passes can go through a step side by side. */
+bool pass_step_begin(struct pass *s, int layer, enum layer_step step, const struct engine_tap *tap, struct error *err);
+bool pass_step_group(struct pass *s, int layer, int group, struct error *err);
+void pass_step_end(struct pass *s);
 /* The stream holds finite numbers, or the layer's name is in err. */
 bool pass_check(const struct pass *s, int layer, struct error *err);
 

@@ -26,17 +26,21 @@ static const char *const claims[] = {
 static const char *const links[] = { "However, ", "As a result, ", "In the same year, ", "For example, ", "Later, ", "On the other hand, ", "" };
 static const char *const vars[] = { "count", "total", "index", "value", "left", "right", "size", "limit", "next", "sum" };
 
+/* Each in a declaration of its own: the order in which a call's arguments are evaluated is the compiler's choice. */
 #define PICK(list) list[roll(d, (unsigned)ARRAY_LEN(list))]
 
 static void story(struct text *t, struct dice *d)
 {
     const char *who = PICK(names), *friend = PICK(names), *what = PICK(things), *where = PICK(places), *animal = PICK(animals);
-    text_printf(t, "One day, %s went to the %s with a %s %s. ", who, where, PICK(looks), animal);
-    text_printf(t, "%s %s a %s %s there. ", who, PICK(acts), PICK(looks), what);
+    const char *animal_look = PICK(looks), *thing_look = PICK(looks), *act = PICK(acts);
+    text_printf(t, "One day, %s went to the %s with a %s %s. ", who, where, animal_look, animal);
+    text_printf(t, "%s %s a %s %s there. ", who, act, thing_look, what);
     text_printf(t, "\"Look!\" said %s. \"This %s is not mine. Do you know whose it is?\" ", who, what);
     text_printf(t, "%s thought about it and felt %s. ", friend, PICK(feelings));
-    for (unsigned i = roll(d, 4); i; i--)
-        text_printf(t, "They %s the %s and the %s %s beside the %s. ", PICK(acts), what, PICK(looks), PICK(things), PICK(places));
+    for (unsigned i = roll(d, 4); i; i--) {
+        const char *beside = PICK(places), *other = PICK(things), *look = PICK(looks), *done = PICK(acts);
+        text_printf(t, "They %s the %s and the %s %s beside the %s. ", done, what, look, other, beside);
+    }
     text_printf(t, "The %s ran away, but it came back when it was %s. ", animal, PICK(feelings));
     text_printf(t, "In the end %s gave the %s to %s, and they were both %s.\n\n", who, what, friend, PICK(feelings));
 }
@@ -46,12 +50,18 @@ static void article(struct text *t, struct dice *d)
     const char *subject = PICK(fields);
     text_printf(t, "The history of %s %s. ", subject, PICK(claims));
     for (unsigned i = 2 + roll(d, 4); i; i--) {
-        unsigned year = 1500 + roll(d, 520);
-        switch (roll(d, 3)) {
-        case 0: text_printf(t, "%sin %u a study of %s %s. ", PICK(links), year, PICK(fields), PICK(claims)); break;
-        case 1: text_printf(t, "%sabout %u %% of the work on %s %s. ", PICK(links), 5 + roll(d, 90), subject, PICK(claims)); break;
-        default: text_printf(t, "%speople compared %s with %s, which %s. ", PICK(links), subject, PICK(fields), PICK(claims)); break;
+        unsigned year = 1500 + roll(d, 520), kind = roll(d, 3);
+        const char *claim = PICK(claims);
+        if (kind == 1) {
+            unsigned share = 5 + roll(d, 90);
+            text_printf(t, "%sabout %u %% of the work on %s %s. ", PICK(links), share, subject, claim);
+            continue;
         }
+        const char *field = PICK(fields), *link = PICK(links);
+        if (kind == 0)
+            text_printf(t, "%sin %u a study of %s %s. ", link, year, field, claim);
+        else
+            text_printf(t, "%speople compared %s with %s, which %s. ", link, subject, field, claim);
     }
     text_puts(t, "\n\n");
 }
@@ -59,8 +69,9 @@ static void article(struct text *t, struct dice *d)
 static void sums(struct text *t, struct dice *d)
 {
     unsigned a = 2 + roll(d, 90), b = 2 + roll(d, 60), c = 2 + roll(d, 9), price = 1 + roll(d, 20);
+    const char *thing = PICK(things), *who = PICK(names);
     text_printf(t, "Question: %s has %u %ss and buys %u more. Each costs %u dollars. How many are there now, and what did the new ones cost?\n",
-                PICK(names), a, PICK(things), b, price);
+                who, a, thing, b, price);
     text_printf(t, "Answer: There are %u + %u = %u now. The new ones cost %u * %u = %u dollars.\n", a, b, a + b, b, price, b * price);
     for (unsigned i = 0; i < c; i++) {
         unsigned x = roll(d, 500), y = 1 + roll(d, 40);
@@ -75,7 +86,8 @@ static void code(struct text *t, struct dice *d)
     unsigned n = 1 + roll(d, 100);
     if (roll(d, 2)) {
         text_printf(t, "def %s_of(%s, %s=%u):\n    result = []\n    for item in %s:\n", f, x, y, n, x);
-        text_printf(t, "        if item %% %u == 0 and item > %s:\n            result.append(item * %u)\n    return result\n\n", 1 + roll(d, 9), y, roll(d, 12));
+        unsigned factor = roll(d, 12), divisor = 1 + roll(d, 9);
+        text_printf(t, "        if item %% %u == 0 and item > %s:\n            result.append(item * %u)\n    return result\n\n", divisor, y, factor);
     } else {
         text_printf(t, "static int %s_%s(const int *%s, int n)\n{\n    int %s_sum = 0;\n", f, y, x, f);
         text_printf(t, "    for (int i = 0; i < n; i++)\n        %s_sum += %s[i] > %u ? %s[i] : -%u;\n    return %s_sum;\n}\n\n", f, x, n, x, roll(d, 50), f);
@@ -85,10 +97,14 @@ static void code(struct text *t, struct dice *d)
 static void list(struct text *t, struct dice *d)
 {
     text_printf(t, "Things to take to the %s:\n", PICK(places));
-    for (unsigned i = 1, n = 3 + roll(d, 5); i <= n; i++)
-        text_printf(t, "%u. a %s %s for %s\n", i, PICK(looks), PICK(things), PICK(names));
-    text_printf(t, "\nWhich of these is the heaviest?\nA. the %s\nB. the %s\nC. the %s\nD. none of them\nAnswer: %c\n\n", PICK(things), PICK(things),
-                PICK(things), (char)('A' + roll(d, 4)));
+    for (unsigned i = 1, n = 3 + roll(d, 5); i <= n; i++) {
+        const char *who = PICK(names), *thing = PICK(things), *look = PICK(looks);
+        text_printf(t, "%u. a %s %s for %s\n", i, look, thing, who);
+    }
+    char answer = (char)('A' + roll(d, 4));
+    const char *third = PICK(things), *second = PICK(things), *first = PICK(things);
+    text_printf(t, "\nWhich of these is the heaviest?\nA. the %s\nB. the %s\nC. the %s\nD. none of them\nAnswer: %c\n\n", first, second, third,
+                answer);
 }
 
 void calibration_text(struct text *out, uint64_t seed, size_t bytes)

@@ -3,7 +3,10 @@
  * Every matrix is rounded against the inputs it will really see: upstream layers are already rounded, and inside a
  * layer q, k, v come before the attention output, that before gate and up, those before down (true-sequential).  No
  * product is made with weights that are about to be rounded: a step's inputs come of rounded weights alone, so the
- * calibration tokens go through each layer once, or a second time where the inputs of a step cannot be kept. */
+ * calibration tokens go through each layer once, or a second time where the inputs of a step cannot be kept.
+ *
+ * With drift the unrounded model goes alongside, and each matrix is fitted to the outputs that it has there: it makes up
+ * for what the rounding before it did to its inputs, as far as they tell (asymmetric calibration; solve.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +53,8 @@ struct unit {                   /* one Hessian: a leader's matrix */
     struct part *part;          /* the leader, or the first member that is there */
     int64_t mat;
     struct hessian h;
+    float *want;                /* unrounded model: inputs of the group of windows at hand, where drift is kept */
+    int shown, used;            /* rows of it */
 };
 struct capture {
     struct job *job;
@@ -61,10 +66,28 @@ struct capture {
 static void see(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
 {
     struct capture *c = ctx;
-    (void)cols;
-    for (int i = c->from; i < c->to; i++)
-        if (c->units[i].mat == (expert > 0 ? expert : 0) && strcmp(c->units[i].part->source->name, name) == 0)
-            hessian_add(&c->units[i].h, c->job->pool, x, n, ld);
+    for (int i = c->from; i < c->to; i++) {
+        struct unit *u = &c->units[i];
+        if (u->mat != (expert > 0 ? expert : 0) || strcmp(u->part->source->name, name))
+            continue;
+        hessian_add(&u->h, c->job->pool, x, n, ld);
+        if (u->want)
+            hessian_add_drift(&u->h, c->job->pool, x, ld, u->want + (size_t)u->used * (size_t)cols, (size_t)cols, n);
+        u->used += n;
+    }
+}
+
+/* The unrounded model's inputs, of the same tokens in the same order. */
+static void see_wanted(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
+{
+    struct capture *c = ctx;
+    for (int i = c->from; expert < 0 && i < c->to; i++) {
+        struct unit *u = &c->units[i];
+        if (!u->want || strcmp(u->part->source->name, name))
+            continue;
+        for (int r = 0; r < n; r++, u->shown++)
+            memcpy(u->want + (size_t)u->shown * (size_t)cols, x + (size_t)r * ld, (size_t)cols * sizeof *x);
+    }
 }
 
 /* ---- settings ---- */
@@ -72,14 +95,28 @@ static void see(void *ctx, const char *name, int expert, const float *x, int n, 
 struct plan {
     struct solve_options solve;
     double memory;              /* bytes for Hessians of one pass, and as many for kept inputs */
+    struct pass *unrounded;     /* the model as it was, in step with the pass; NULL: drift is not looked at */
 };
+
+/* Making up for drift takes the calibration tokens through the unrounded layers as well: as a rule where that is
+ * minutes at most. */
+static bool drift_is_quick(const struct job *j)
+{
+    double weights = 0, tokens = (double)j->calibration->rows * j->calibration->tokens;
+    for (int i = 0; i < j->n_parts; i++)
+        if (j->parts[i].matrix)
+            weights += (double)(j->parts[i].source->cols * j->parts[i].source->rows * j->parts[i].source->mats);
+    return 2 * weights * tokens < 2e13;
+}
 
 static struct plan read_plan(const struct job *j)
 {
+    enum algorithm algorithm = (enum algorithm)setting_word(j, "algorithm");
+    int drift = setting_word(j, "drift");       /* auto, 1, 0 */
     return (struct plan){
-        .solve = { .algorithm = (enum algorithm)setting_word(j, "algorithm"), .act_order = setting_word(j, "order") == 0,
-                   .damp = setting_number(j, "damp"), .shrink = setting_number(j, "shrink"),
-                   .passes = (int)setting_number(j, "cd") },
+        .solve = { .algorithm = algorithm, .act_order = setting_word(j, "order") == 0, .damp = setting_number(j, "damp"),
+                   .shrink = setting_number(j, "shrink"), .passes = (int)setting_number(j, "cd"),
+                   .drift = algorithm != ALGORITHM_RTN && (drift == 1 || (drift == 0 && drift_is_quick(j))) },
         .memory = setting_number(j, "memory") * 1048576,
     };
 }
@@ -210,25 +247,56 @@ static bool list_units(struct job *j, int layer, enum layer_step step, struct un
     return true;
 }
 
+static bool unit_open(struct unit *u, const struct pass *s, const struct plan *plan, struct error *err)
+{
+    int n = (int)u->part->source->cols;
+    bool drift = plan->unrounded && u->part->source->mats == 1;     /* experts are called by other tokens in each stream */
+    return hessian_open(&u->h, n, err) &&
+           (!drift || (hessian_open_drift(&u->h, err) &&
+                       (u->want = mem_new((size_t)s->group_rows * (size_t)s->job->calibration->tokens * (size_t)n, sizeof *u->want, err))));
+}
+
+static void unit_close(struct unit *u)
+{
+    hessian_close(&u->h);
+    free(u->want);
+    u->want = NULL;
+}
+
+/* Both passes through a step, group by group; without an unrounded one this is pass_step. */
+static bool capture_step(struct capture *c, struct pass *s, struct pass *unrounded, int layer, enum layer_step step, struct error *err)
+{
+    const struct engine_tap tap = { see, c }, wanted = { see_wanted, c };
+    bool ok = pass_step_begin(s, layer, step, &tap, err) && (!unrounded || pass_step_begin(unrounded, layer, step, &wanted, err));
+    for (int g = 0; ok && g < s->groups; g++) {
+        for (int u = c->from; u < c->to; u++)
+            c->units[u].shown = c->units[u].used = 0;
+        ok = (!unrounded || pass_step_group(unrounded, layer, g, err)) && pass_step_group(s, layer, g, err);
+    }
+    pass_step_end(s);
+    if (unrounded)
+        pass_step_end(unrounded);
+    return ok;
+}
+
 /* As many units as fit into memory are captured in one pass over the calibration tokens, then rounded. */
 static bool run_step(struct job *j, struct pass *s, const struct plan *plan, int layer, enum layer_step step, struct error *err)
 {
     struct capture c = { .job = j, .layer = layer };
-    const struct engine_tap tap = { see, &c };
     bool ok = list_units(j, layer, step, &c.units, &c.n, err);
     for (c.from = 0; ok && c.from < c.n; c.from = c.to) {
         double used = 0;
         for (c.to = c.from; ok && c.to < c.n; c.to++) {
-            double n = (double)c.units[c.to].part->source->cols;
-            if (c.to > c.from && used + 8 * n * n > plan->memory)
+            double n = (double)c.units[c.to].part->source->cols, need = (plan->unrounded ? 16 : 8) * n * n;
+            if (c.to > c.from && used + need > plan->memory)
                 break;
-            used += 8 * n * n;
-            ok = hessian_open(&c.units[c.to].h, (int)n, err);
+            used += need;
+            ok = unit_open(&c.units[c.to], s, plan, err);
         }
-        ok = ok && pass_step(s, layer, step, &tap, err);
+        ok = ok && capture_step(&c, s, plan->unrounded, layer, step, err);
         for (int u = c.from; u < c.to; u++) {
             ok = ok && round_group(j, plan, &c.units[u], layer, err);
-            hessian_close(&c.units[u].h);
+            unit_close(&c.units[u]);
         }
     }
     free(c.units);
@@ -256,23 +324,32 @@ static bool replace_step(struct job *j, struct pass *s, int layer, enum layer_st
 
 bool gptq_prepare(struct job *j, struct error *err)
 {
-    struct pass s = { 0 };
-    struct plan plan;
+    struct pass s = { 0 }, unrounded = { 0 };
+    struct plan plan = { 0 };
     int layers = j->model->config.n_layers;
     bool ok = pass_open(&s, j, err);
     if (ok) {
         plan = read_plan(j);
         s.memory = (uint64_t)plan.memory;
     }
+    if (ok && plan.solve.drift) {
+        ok = pass_open(&unrounded, j, err);
+        plan.unrounded = &unrounded;
+    }
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "quantize layer", l, layers);
         for (enum layer_step step = STEP_QKV; ok && step < STEP_END; step++)
             ok = run_step(j, &s, &plan, l, step, err) && replace_step(j, &s, l, step, err);
         if (ok && l + 1 < layers)
-            ok = pass_step(&s, l, STEP_END, NULL, err);
+            ok = pass_step(&s, l, STEP_END, NULL, err) && (!plan.unrounded || pass_step(&unrounded, l, STEP_END, NULL, err));
         engine_drop_layer(s.engine, l);
+        if (plan.unrounded)
+            engine_drop_layer(unrounded.engine, l);
         ok = ok && job_write(j, l, err);
     }
     pass_close(&s);
+    pass_close(&unrounded);
+    if (ok)
+        text_printf(&j->notes, "drift=%d\n", plan.solve.drift);
     return ok;
 }

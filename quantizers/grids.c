@@ -177,7 +177,7 @@ struct plain {
     uint8_t *bytes;
 };
 
-static int nearest(const struct grid *g, float w, float s, float m)
+int grid_code(const struct grid *g, float w, float s, float m)
 {
     float x = s != 0 ? (w - m) / s : 0;
     if (!g->codebook)
@@ -187,6 +187,11 @@ static int nearest(const struct grid *g, float w, float s, float m)
         if (fabsf(x - (float)iq4_nl_values[c]) < fabsf(x - (float)iq4_nl_values[best]))
             best = c;
     return best;
+}
+
+float grid_value(const struct grid *g, int code, float s, float m)
+{
+    return g->codebook ? s * (float)iq4_nl_values[code] : s * (float)code + m;
 }
 
 static void plain_row(void *ctx, int r, int thread)
@@ -205,7 +210,7 @@ static void plain_row(void *ctx, int r, int thread)
     int8_t *codes = (int8_t *)(m + p->cols / BLOCK);
     grid_fit(p->grid, w, p->importance, p->cols, s, m, bytes);
     for (int c = 0; c < p->cols; c++)
-        codes[c] = (int8_t)nearest(p->grid, w[c], s[c / BLOCK], m[c / BLOCK]);
+        codes[c] = (int8_t)grid_code(p->grid, w[c], s[c / BLOCK], m[c / BLOCK]);
     grid_put(p->grid, codes, s, p->cols, bytes);
     free(s);
 }

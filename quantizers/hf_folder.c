@@ -17,7 +17,6 @@ struct item {                   /* what stands behind one or more entries */
 };
 struct folder {
     struct output o;            /* first */
-    struct job *job;            /* o.job */
     const char *dir;
     size_t next;                /* item to be written */
     struct safetensors_writer **shards;
@@ -62,7 +61,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
     }
     struct blob b[MOST_BLOBS];
     int n;
-    if (!f->layout->pack(f->job, p, mat, false, b, &n, err))
+    if (!f->layout->pack(f->o.job, p, mat, false, b, &n, err))
         return false;
     for (int i = 0; i < n; i++) {
         char full[256];
@@ -76,7 +75,7 @@ static bool add_item(struct folder *f, struct part *p, int64_t mat, const char *
 static bool add_part(struct folder *f, struct part *p, struct error *err)
 {
     const struct tensor *t = p->source;
-    const struct model *m = f->job->model;
+    const struct model *m = f->o.job->model;
     char name[160];
     if (!hf_name(m, t->name, 0, name, sizeof name))
         return strcmp(t->name, "rope_freqs.weight") == 0 ||
@@ -125,8 +124,8 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
     struct blob b[MOST_BLOBS] = { { 0 } };
     int n = 0;
     if (!it->packed)
-        return write_rows(f->job, it, w, err);
-    bool ok = f->layout->pack(f->job, it->part, it->mat < 0 ? 0 : it->mat, true, b, &n, err);
+        return write_rows(f->o.job, it, w, err);
+    bool ok = f->layout->pack(f->o.job, it->part, it->mat < 0 ? 0 : it->mat, true, b, &n, err);
     for (int i = 0; i < n; i++) {
         uint64_t bytes = strcmp(b[i].dtype, "U8") == 0 ? 1 : strcmp(b[i].dtype, "F16") == 0 ? 2 : 4;
         for (int d = 0; d < b[i].n_dims; d++)
@@ -135,7 +134,7 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
         free(b[i].bytes);
     }
     if (!it->part->method)
-        it->part->method = f->job->method->info.name;
+        it->part->method = f->o.job->method->info.name;
     return ok;
 }
 
@@ -144,7 +143,7 @@ static bool write_item(struct folder *f, const struct item *it, struct safetenso
 /* Items to shards of at most so many bytes, in order; names of the files. */
 static bool plan_shards(struct folder *f, struct error *err)
 {
-    double room = setting_number(f->job, "shard") * 1048576, used = 0;
+    double room = setting_number(f->o.job, "shard") * 1048576, used = 0;
     for (size_t i = 0; i < f->n_items; i++) {
         struct item *it = &f->items[i];
         double bytes = 0;
@@ -171,9 +170,9 @@ static bool plan_shards(struct folder *f, struct error *err)
 /* "__metadata__" of every shard; version: room for words. */
 static void metadata_of(const struct folder *f, char *version, size_t size, const char **metadata)
 {
-    snprintf(version, size, "qdelta %s", f->job->o->program_version ? f->job->o->program_version : "");
-    const char *const pairs[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->job->notes),
-                                  "fallbacks", text_str(&f->job->fallbacks), NULL };
+    snprintf(version, size, "qdelta %s", f->o.job->o->program_version ? f->o.job->o->program_version : "");
+    const char *const pairs[] = { "format", "pt", "quantizer", version, "notes", text_str(&f->o.job->notes),
+                                  "fallbacks", text_str(&f->o.job->fallbacks), NULL };
     memcpy(metadata, pairs, sizeof pairs);
 }
 
@@ -255,7 +254,7 @@ static bool commit_weights(struct folder *f, struct error *err)
         path_join(&path, f->dir, text_str(&f->names[k]));
         ok = safetensors_writer_commit(f->shards[k], err) && file_size(text_str(&path), &bytes, err);
         f->shards[k] = NULL;
-        f->job->report->bytes_out += bytes;
+        f->o.job->report->bytes_out += bytes;
         text_free(&path);
     }
     return ok && (f->n_shards == 1 || write_index(f, err));
@@ -299,14 +298,14 @@ static bool write_companions(const struct job *j, const char *dir, struct error 
 /* Modules that a quantizing library must leave alone: those that this file keeps whole. */
 static void skip_list(const struct folder *f, cJSON *q)
 {
-    bool bnb = strcmp(f->job->method->info.name, "nf4") == 0 || strcmp(f->job->method->info.name, "fp4") == 0;
+    bool bnb = strcmp(f->o.job->method->info.name, "nf4") == 0 || strcmp(f->o.job->method->info.name, "fp4") == 0;
     cJSON *list = cJSON_AddArrayToObject(q, bnb ? "llm_int8_skip_modules" : "modules_to_not_convert");
     cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"));
     for (size_t i = 0; i < f->n_items; i++) {
         const struct item *it = &f->items[i];
         char name[160];
         if (it->packed || it->part->source->rows == 1 || it->part->layer < 0 ||
-            !hf_name(f->job->model, it->part->source->name, it->mat < 0 ? 0 : (int)it->mat, name, sizeof name) || !str_ends(name, ".weight"))
+            !hf_name(f->o.job->model, it->part->source->name, it->mat < 0 ? 0 : (int)it->mat, name, sizeof name) || !str_ends(name, ".weight"))
             continue;
         name[strlen(name) - strlen(".weight")] = '\0';
         cJSON_AddItemToArray(list, cJSON_CreateString(name));
@@ -315,11 +314,11 @@ static void skip_list(const struct folder *f, cJSON *q)
 
 static bool write_config(const struct folder *f, const char *dir, const char *dtype, struct error *err)
 {
-    cJSON *o = hf_config(f->job->model, dtype, err);
+    cJSON *o = hf_config(f->o.job->model, dtype, err);
     if (!o)
         return false;
     if (f->layout) {
-        cJSON *q = f->layout->config(f->job);
+        cJSON *q = f->layout->config(f->o.job);
         skip_list(f, q);
         cJSON_AddItemToObject(o, "quantization_config", q);
     }
@@ -362,7 +361,7 @@ static void folder_discard(struct output *o)
 static bool folder_commit(struct output *o, struct error *err)
 {
     struct folder *f = (struct folder *)o;
-    bool ok = commit_weights(f, err) && write_companions(f->job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->job), err);
+    bool ok = commit_weights(f, err) && write_companions(f->o.job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->o.job), err);
     folder_discard(o);
     return ok;
 }
@@ -373,7 +372,6 @@ struct output *folder_output(struct job *j, const char *dir, struct error *err)
     if (!f)
         return NULL;
     f->o = (struct output){ j, folder_part, folder_commit, folder_discard };
-    f->job = j;
     f->dir = dir;
     f->layout = j->method ? layout_find(j->method->info.name, j->format) : NULL;
     bool ok = make_dirs(dir, err);

@@ -86,10 +86,13 @@ static inline vf vf_if_less(vf a, vf b, vf yes, vf no)
 #define vf_load(p) vld1q_f32(p)
 #define vf_store(p, v) vst1q_f32(p, v)
 #define vf_abs(v) vabsq_f32(v)
+#define vf_fma(a, b, c) vfmaq_f32(c, a, b)
 typedef float64x2_t vd;
 #define vd_set(x) vdupq_n_f64(x)
 #define vd_load(p) vld1q_f64(p)
 #define vd_store(p, v) vst1q_f64(p, v)
+#define vd_fma(a, b, c) vfmaq_f64(c, a, b)
+#define vd_widen(p) vcvt_f64_f32(vld1_f32(p))
 #else
 typedef float vf;
 #define vf_min(a, b) ((a) < (b) ? (a) : (b))

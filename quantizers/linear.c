@@ -45,6 +45,8 @@ void hessian_close(struct hessian *h)
 {
     free(h->h);
     free(h->packed);
+    free(h->drift);
+    free(h->packed_drift);
     *h = (struct hessian){ 0 };
 }
 
@@ -90,10 +92,60 @@ void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows,
     h->tokens += rows;
 }
 
+bool hessian_open_drift(struct hessian *h, struct error *err)
+{
+    h->drift = mem_new_aligned(h->ld * h->ld, sizeof *h->drift, err);
+    h->packed_drift = h->drift ? mem_new_aligned(h->ld * CHUNK * CHUNKS, sizeof *h->packed_drift, err) : NULL;
+    return h->packed_drift != NULL;
+}
+
+struct add_drift {
+    struct add add;
+    const float *want;
+    size_t want_ld;
+};
+
+static void pack_drift(void *ctx, int p, int thread)
+{
+    const struct add_drift *d = ctx;
+    const struct add *a = &d->add;
+    int left = a->h->n - p * PANEL, width = left < PANEL ? left : PANEL;
+    size_t at = (size_t)p * PANEL;
+    float *to = a->h->packed_drift + at * CHUNK * CHUNKS;
+    for (int t = 0; t < a->rows; t++, to += PANEL)
+        for (int c = 0; c < PANEL; c++)
+            to[c] = c < width ? d->want[(size_t)t * d->want_ld + at + (size_t)c] - a->x[(size_t)t * a->ld + at + (size_t)c] : 0;
+    pack_panel(ctx, p, thread);
+}
+
+static void add_drift_tile(void *ctx, int job, int thread)
+{
+    (void)thread;
+    const struct hessian *h = ((struct add_drift *)ctx)->add.h;
+    size_t panels = h->ld / PANEL, i = (size_t)job / panels, j = (size_t)job % panels;
+    linear_best()->syrk(((struct add_drift *)ctx)->add.rows, h->packed_drift + i * PANEL * CHUNK * CHUNKS,
+                        h->packed + j * PANEL * CHUNK * CHUNKS, h->drift + (i * h->ld + j) * PANEL, h->ld);
+}
+
+void hessian_add_drift(struct hessian *h, struct pool *pool, const float *x, size_t ld, const float *want, size_t want_ld, int rows)
+{
+    enum { ROWS = CHUNK * CHUNKS };
+    int panels = (int)(h->ld / PANEL);
+    for (int at = 0; at < rows; at += ROWS) {
+        struct add_drift d = { { h, x + (size_t)at * ld, rows - at < ROWS ? rows - at : ROWS, ld }, want + (size_t)at * want_ld, want_ld };
+        pool_run(pool, panels, pack_drift, &d);
+        pool_run(pool, panels * panels, add_drift_tile, &d);
+    }
+}
+
 bool hessian_finish(struct hessian *h)
 {
     double scale = h->tokens ? 1.0 / (double)h->tokens : 0;
     bool finite = true;
+    for (size_t i = 0; h->drift && i < (size_t)h->n * h->ld; i++) {
+        h->drift[i] *= scale;
+        finite &= isfinite(h->drift[i]) != 0;
+    }
     for (size_t i0 = 0; i0 < h->ld; i0 += PANEL)                /* tile by tile, so that columns are written in the cache */
         for (size_t j0 = i0; j0 < h->ld; j0 += PANEL)
             for (size_t i = i0; i < i0 + PANEL; i++)

@@ -36,9 +36,14 @@ struct hessian {
     double *h;                  /* [n][n] after hessian_finish: symmetric, mean over tokens */
     size_t ld;                  /* n rounded up to PANEL */
     float *packed;              /* [ld / PANEL][CHUNKS * CHUNK][PANEL]: the rows at hand */
+    double *drift;              /* [n][ld] or NULL: mean of (wanted - x) x', how inputs moved from those wanted */
+    float *packed_drift;
 };
 bool hessian_open(struct hessian *h, int n, struct error *err);
 void hessian_add(struct hessian *h, struct pool *pool, const float *x, int rows, size_t ld);
+/* Room for drift, and rows of it: want is [rows][want_ld], what x would be without the errors before it. */
+bool hessian_open_drift(struct hessian *h, struct error *err);
+void hessian_add_drift(struct hessian *h, struct pool *pool, const float *x, size_t ld, const float *want, size_t want_ld, int rows);
 /* Fill the lower half and divide by tokens; false when an input was not finite. */
 bool hessian_finish(struct hessian *h);
 void hessian_close(struct hessian *h);

@@ -22,12 +22,15 @@ static const struct quantizer_setting gptq_settings[] = {
     { "order", "act", "columns by diag(H), or left to right", "act|natural", 0, 0 },
     { "damp", "0.5", "added to H, relative to its mean diagonal", NULL, 1e-6, 1000 },
     { "shrink", "0", "share taken off H's off-diagonal entries", NULL, 0, 1 },
+    { "drift", "auto", "make up for the inputs' drift, by a second stream; auto: where that is quick", "auto|1|0", 0, 0 },
     { "cd", "4", "passes of coordinate descent after the sweep", NULL, 0, 100 },
     { "memory", "2048", "MiB of Hessians in one calibration pass", NULL, 1, 1e7 },
     { 0 },
 };
 static const struct quantizer_setting awq_settings[] = {
     { "grid", "20", "scale candidates beside the identity", NULL, 1, 1000 },
+    { "clip", "1", "search the largest weight kept per row and group; 0: none", NULL, 0, 1 },
+    { "damp", "0.5", "added to the second moments that judge scales and clips", NULL, 0, 1000 },
     { 0 },
 };
 

@@ -290,7 +290,7 @@ bool job_write(struct job *j, int layer, struct error *err)
         if (layer >= j->model->config.n_layers)
             job_progress(j, "write", j->written, j->n_parts);
         ok = j->out->part(j->out, p, err);
-        model_forget(j->model, p->source->data, p->source->bytes);
+        model_forget(j->model, p->source, 0, p->source->rows * p->source->mats);
         free(p->data);
         p->data = NULL;
     }

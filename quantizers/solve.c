@@ -30,6 +30,7 @@ struct matrix {                 /* the work at hand */
     const struct hessian *hessian;
     const struct solve_options *o;
     float *h;                   /* tiled [cols][cols], damped: for descent and losses */
+    float *drift;               /* tiled like h, or NULL */
     float *importance;          /* [cols]: diagonal, never all 0 */
     double lambda;
     int *order;                 /* sweep position -> column */
@@ -46,6 +47,7 @@ struct matrix {                 /* the work at hand */
 static void matrix_free(struct matrix *x)
 {
     free(x->h);
+    free(x->drift);
     free(x->importance);
     free(x->order);
     free(x->t);
@@ -220,6 +222,28 @@ static bool fill_h(struct matrix *x, struct pool *pool, struct error *err)
     return true;
 }
 
+static void fill_drift_rows(void *ctx, int block, int thread)
+{
+    (void)thread;
+    struct matrix *x = ctx;
+    for (int i = block * DEPTH; i < (block + 1) * DEPTH; i++) {
+        const double *from = x->hessian->drift + (size_t)i * x->hessian->ld;
+        float *to = x->drift + tiled_at(x->cols, i, 0);
+        for (int j = 0; j < x->cols; j++)
+            to[j / STRIP * DEPTH * STRIP + j % STRIP] = (float)from[j];
+    }
+}
+
+static bool fill_drift(struct matrix *x, struct pool *pool, struct error *err)
+{
+    if (!x->hessian->drift || !x->o->drift || !(x->lambda > 0))
+        return true;
+    x->drift = mem_new_aligned((size_t)x->cols * (size_t)x->cols, sizeof *x->drift, err);
+    if (x->drift)
+        pool_run(pool, x->cols / DEPTH, fill_drift_rows, x);
+    return x->drift != NULL;
+}
+
 /* ---- WIDE rows ---- */
 
 struct rows {                   /* work space of one group; arrays are [..][WIDE] */
@@ -252,19 +276,84 @@ static bool rows_open(struct rows *r, const struct matrix *x)
 /* Rows past the end repeat the last one; their results are dropped. */
 static void load_rows(const struct matrix *x, struct rows *r, int first)
 {
-    int nb = x->cols / BLOCK;
     for (int v = 0; v < WIDE; v++) {
         int row = first + v < x->rows ? first + v : x->rows - 1;
         const float *w = x->w + (size_t)row * (size_t)x->cols;
-        float *s = r->line, *m = r->line + nb;
+        for (int c = 0; c < x->cols; c++)
+            r->w[(size_t)c * WIDE + (size_t)v] = w[c];
+    }
+}
+
+/* sum[v] = a . b of each lane */
+static void lane_dots(int n, const float *a, const float *b, double *sum)
+{
+    for (int v = 0; v < WIDE; v++)
+        sum[v] = 0;
+    for (int i = 0; i < n; i++)
+        for (int v = 0; v < WIDE; v++)
+            sum[v] += (double)a[(size_t)i * WIDE + (size_t)v] * (double)b[(size_t)i * WIDE + (size_t)v];
+}
+
+/* What is left is a ten-thousandth of what was there at first. */
+static bool lanes_near(const double *first, const double *size)
+{
+    for (int v = 0; v < WIDE; v++)
+        if (size[v] > 1e-8 * first[v])
+            return false;
+    return true;
+}
+
+/* w += w D (H + lambda)^-1: conjugate gradients, preconditioned by the diagonal.  What is large against lambda is
+ * found in the first steps, so that few are enough. */
+static void aim_rows(const struct matrix *x, struct rows *r)
+{
+    enum { STEPS = 24 };
+    const struct linear_kernels *l = linear_best();
+    int n = x->cols, blocks = n / DEPTH, strips = n / STRIP;
+    size_t all = (size_t)n * WIDE, step = (size_t)n * DEPTH;
+    float *left = r->swept, *way = r->value, *h_way = r->gradient, *scaled = r->codes;
+    double first[WIDE], size[WIDE], curve[WIDE], next[WIDE];
+    memset(left, 0, all * sizeof *left);
+    l->update(strips, blocks, x->drift, step, r->w, left);
+    for (int turn = 0; turn <= STEPS; turn++) {
+        for (int i = 0; i < n; i++)
+            for (int v = 0; v < WIDE; v++)
+                scaled[i * WIDE + v] = left[i * WIDE + v] / x->h[tiled_at(n, i, i)];
+        lane_dots(n, left, scaled, next);
+        if (turn == 0)
+            memcpy(first, next, sizeof first);
+        else if (lanes_near(first, next))
+            break;
+        for (int v = 0; v < WIDE; v++)
+            curve[v] = turn && size[v] > 0 ? next[v] / size[v] : 0;
+        for (size_t i = 0; i < all; i++)
+            way[i] = turn ? scaled[i] + (float)curve[i % WIDE] * way[i] : scaled[i];
+        memcpy(size, next, sizeof size);
+        memset(h_way, 0, all * sizeof *h_way);
+        l->update(strips, blocks, x->h, step, way, h_way);
+        lane_dots(n, way, h_way, curve);
+        for (int v = 0; v < WIDE; v++)
+            curve[v] = curve[v] > 0 ? size[v] / curve[v] : 0;
+        for (size_t i = 0; i < all; i++) {
+            r->w[i] += (float)curve[i % WIDE] * way[i];
+            left[i] -= (float)curve[i % WIDE] * h_way[i];
+        }
+    }
+}
+
+static void fit_rows(const struct matrix *x, struct rows *r)
+{
+    int nb = x->cols / BLOCK;
+    float *w = r->line, *s = w + x->cols, *m = s + nb;
+    for (int v = 0; v < WIDE; v++) {
+        for (int c = 0; c < x->cols; c++)
+            w[c] = r->w[(size_t)c * WIDE + (size_t)v];
         grid_fit(x->grid, w, x->importance, x->cols, s, m, r->bytes + v * x->row_bytes);
         for (int b = 0; b < nb; b++) {
             r->s[b * WIDE + v] = s[b];
             r->inv[b * WIDE + v] = s[b] != 0 ? 1 / s[b] : 0;
             r->m[b * WIDE + v] = m[b];
         }
-        for (int c = 0; c < x->cols; c++)
-            r->w[(size_t)c * WIDE + (size_t)v] = w[c];
     }
 }
 
@@ -353,6 +442,9 @@ static void solve_group(void *ctx, int group, int thread)
     }
     double power[WIDE], plain[WIDE], loss[WIDE];
     load_rows(x, &r, first);
+    if (x->drift)
+        aim_rows(x, &r);
+    fit_rows(x, &r);
     rows_power(x, &r, power);
     round_rows(x, &r);
     for (int v = 0; v < WIDE; v++)
@@ -383,7 +475,7 @@ bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, cons
 {
     *out = (struct solution){ 0 };
     struct matrix x = { .grid = g, .w = w, .rows = rows, .cols = cols, .hessian = h, .o = o, .out = out };
-    bool ok = prepare(&x, err) && factor(&x, pool, err) && fill_h(&x, pool, err);
+    bool ok = prepare(&x, err) && factor(&x, pool, err) && fill_h(&x, pool, err) && fill_drift(&x, pool, err);
     if (ok)
         pool_run(pool, (rows + WIDE - 1) / WIDE, solve_group, &x);
     double loss = 0, plain = 0, power = 0;

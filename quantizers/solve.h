@@ -23,6 +23,9 @@ _Static_assert((int)BLOCK == (int)DEPTH, "a block of codes is a block of rows of
 
 /* Scales of one row by importance h (the diagonal of H), stored ones; bytes gets the headers of its blocks. */
 void grid_fit(const struct grid *g, const float *w, const float *h, int n, float *s, float *m, uint8_t *bytes);
+/* The code nearest to w where the scale is s and the min m, and what a code stands for. */
+int grid_code(const struct grid *g, float w, float s, float m);
+float grid_value(const struct grid *g, int code, float s, float m);
 /* Put codes (whole numbers c) and refitted scales into the blocks. */
 void grid_put(const struct grid *g, const int8_t *codes, const float *s, int n, uint8_t *bytes);
 
@@ -74,12 +77,15 @@ struct solve_options {
     bool act_order;
     bool plain_too;             /* fill plain_loss */
     double shrink;              /* share taken off the correlations, the entries off the diagonal of H */
+    bool drift;                 /* make up for the inputs' drift, where H has it */
 };
 /* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
  * bytes [rows] blocks of format f. */
 void round_rows_plain(enum format_id f, const char *format_name, const float *w, int rows, int cols, const float *importance,
                       struct pool *pool, uint8_t *bytes);
-/* w [rows][cols] row-major, H finished. */
+/* w [rows][cols] row-major, H finished.  With drift D (H's) the weights to be met are not w but
+ * w + w D (H + damp)^-1, which come closest to the outputs that w has for the inputs wanted: quantization.md 2.2,
+ * GPTAQ, and 2.3, Qronos. */
 bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, const struct hessian *h,
                   const struct solve_options *o, struct pool *pool, struct solution *out, struct error *err);
 

@@ -104,8 +104,7 @@ static bool stream_slabs(struct slab *s, sink put, void *ctx, double *error, dou
         }
         if (!put(ctx, s->out, (uint64_t)(s->rows * s->row_bytes), err))
             return false;
-        uint64_t read = t->bytes / (uint64_t)total;     /* a row; heads are re-ordered within a slab or the next */
-        model_forget(s->job->model, (const uint8_t *)t->data + (uint64_t)s->first * read, (uint64_t)s->rows * read);
+        model_forget(s->job->model, t, s->first, s->rows);     /* heads are re-ordered within a slab or the next */
     }
     return true;
 }

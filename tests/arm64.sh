@@ -58,7 +58,9 @@ same "logits of bf16" logits $demo/bf16 --ids $demo/golden/bf16.ids.i32 -o
 for q in rtn:q4_0 rtn:q4_k_m rtn:q3_k_m rtn:iq4_xs lattice:q4_0 hqq:q4_1; do
     same "quantize $q" quantize -q $q $demo/bf16 -o
 done
-for q in gptq:q4_0 imatrix:iq4_nl awq:q4_0; do
-    same "quantize $q" quantize -q $q --calib-rows 2 --calib-tokens 64 $demo/bf16 -o
+calib="--calib tasks/demo-text/calibration.txt --calib-rows 2 --calib-tokens 64"
+# shellcheck disable=SC2086
+for q in gptq:q4_0 imatrix:iq4_nl "awq:q4_0 --set grid=2"; do
+    same "quantize $q" quantize -q $q $calib $demo/bf16 -o
 done
 finish

@@ -16,6 +16,7 @@
 #include "file.h"
 #include "item.h"
 #include "json.h"
+#include "machine.h"
 #include "memory.h"
 #include "random.h"
 #include "sha256.h"

@@ -10,7 +10,8 @@ struct run {                        /* one model on one task */
     struct store *store;
     int64_t id;
     struct progress progress;
-    int64_t prompt_tokens, new_tokens;
+    int64_t prompt_tokens, new_tokens;      /* computed: a shared prefix once */
+    int64_t whole_prompts;                  /* of the stored items, prefixes included */
     int stored;
 };
 
@@ -26,6 +27,7 @@ static bool put_item(void *ctx, const struct item_row *row, struct error *err)
     if (!store_put_item(r->store, r->id, row, err))
         return false;
     r->stored++;
+    r->whole_prompts += row->prompt_tokens;
     return true;
 }
 
@@ -114,8 +116,9 @@ static bool run_task(const struct settings *s, struct store *store, const struct
         if (ok && interrupted(NULL))
             ok = fail(err, STATUS_IO, "stopped; %d items are stored, say the same command to go on", r.stored);
         if (ok && r.stored)
-            note(s, "%s: %d items in %.1f s, %.1f items/s, %.0f tokens/s", what, r.stored, seconds, r.stored / seconds,
-                 (double)(r.prompt_tokens + r.new_tokens) / seconds);
+            note(s, "%s: %d items in %.1f s, %.1f items/s, %.0f tokens/s; %lld tokens computed, prompts have %lld; %.2f GB at most", what,
+                 r.stored, seconds, r.stored / seconds, (double)(r.prompt_tokens + r.new_tokens) / seconds,
+                 (long long)(r.prompt_tokens + r.new_tokens), (long long)r.whole_prompts, (double)peak_rss_bytes() / 1e9);
         else if (ok)
             note(s, "%s: all %d items were there already", what, task_size(t));
     }

@@ -151,6 +151,21 @@ static bool config_check(const struct model *m, struct error *err)
     return true;
 }
 
+/* Repacked weights are a second copy.  Where that does not fit, weights are multiplied from the mapping; what the page
+ * cache cannot hold is read again for each micro-batch, so each takes more tokens.  Beside the weights (and an eighth for
+ * buffers) tokenizer and rows of logits take up to 2 KiB for each token of the vocabulary. */
+static void fit_memory(struct engine *e)
+{
+    uint64_t weights = 0, others = (uint64_t)e->c->vocab * 2048, have = memory_available();
+    for (int i = 0; i < e->m->n_tensors; i++)
+        if (strcmp(e->m->tensors[i].name, "per_layer_token_embd.weight") != 0)      /* a table: never packed, rows are read */
+            weights += e->m->tensors[i].bytes;
+    if (!have || weights / 8 * 9 + others < have)
+        return;
+    e->in_place = true;
+    e->batch_tokens = STREAM_BATCH_TOKENS;
+}
+
 static bool open_parts(struct engine *e, const struct engine_options *o, struct error *err)
 {
     e->k = kernels_find(o->kernels, err);
@@ -168,7 +183,9 @@ bool engine_open(struct engine **out, const struct model *m, const struct engine
     e->c = &m->config;
     e->act = o->act;
     e->in_place = o->in_place;
-    e->batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : DEFAULT_BATCH_TOKENS;
+    e->batch_tokens = DEFAULT_BATCH_TOKENS;
+    fit_memory(e);
+    e->batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : e->batch_tokens;
     if (!open_parts(e, o, err)) {
         engine_close(e);
         return fail_in(err, "engine for %s", m->path);

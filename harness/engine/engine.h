@@ -25,8 +25,9 @@ struct engine_options {
     enum act_mode act;
     int threads;                /* 0 = all CPUs */
     const char *kernels;        /* "generic", "avx2", "neon" ..; NULL = fastest this CPU runs */
-    bool in_place;              /* never repack the model's weights: multiply from the mapping */
-    int batch_tokens;           /* tokens taken through the layers at once; 0 = default. Changes speed, not bits. */
+    bool in_place;              /* never repack the model's weights: multiply from the mapping; so it is anyway where memory lacks */
+    int batch_tokens;           /* tokens taken through the layers at once; 0 = default: 512, 2048 where the weights do not
+                                   fit in memory and are read again for each batch. Changes speed, not bits. */
 };
 
 struct engine;

@@ -20,6 +20,7 @@ enum {
     KV_BLOCK = 16,              /* positions a K/V block holds; divides ATTENTION_TILE */
     KV_KEEP = 256,              /* positions kept behind a sliding window, so that short truncations cost nothing */
     DEFAULT_BATCH_TOKENS = 512,
+    STREAM_BATCH_TOKENS = 2048, /* where the weights do not fit in memory */
     DEFAULT_WIDTH = 16,
     QUERIES_A_JOB = 16,         /* tokens an attention job takes */
     HEAD_ROWS = 32,             /* rows of logits that generation holds at once */

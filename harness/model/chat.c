@@ -91,6 +91,12 @@ static const struct family families[CHAT_COUNT] = {
                                 "'<think>\\n\\n</think>\\n\\n'" },
                      .foreign = { "'<think>\\n'", "Reasoning Mode" }, CHATML, .system = SYSTEM_TURN,
                      .history = HISTORY_NO_THINK, .no_thinking = "<think>\n\n</think>\n\n" },
+    [CHAT_QWEN2] = { .name = "qwen2", .marks = { "<|im_start|>system", "You are a helpful assistant.<|im_end|>", "'<|im_start|>' + message['role']",
+                                                 "message['content'] + '<|im_end|>'" },
+                     .foreign = { "tools", "think>", "trim", "SmolLM" }, CHATML, .system = SYSTEM_ALWAYS,
+                     .default_system = "You are a helpful assistant." },
+    [CHAT_CHATML] = { .name = "chatml", .marks = { "'<|im_start|>' + message['role']", "message['content'] + '<|im_end|>'", "<|im_start|>assistant" },
+                      .foreign = { "system", "tools", "think>", "trim" }, CHATML, .system = SYSTEM_TURN },
     /* The "2507" releases: one template answers at once, the other always thinks. */
     [CHAT_QWEN3_INSTRUCT] = { .name = "qwen3-instruct",
                               .marks = { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n'",
@@ -119,7 +125,7 @@ const char *const chat_family_names[CHAT_COUNT] = {
     [CHAT_GEMMA4_SMALL] = "gemma4-small", [CHAT_GEMMA4_LARGE] = "gemma4-large", [CHAT_LLAMA3] = "llama3",
     [CHAT_QWEN25] = "qwen2.5",  [CHAT_QWEN3] = "qwen3",             [CHAT_SMOLLM2] = "smollm2",
     [CHAT_LLAMA3_0] = "llama3.0", [CHAT_QWEN3_INSTRUCT] = "qwen3-instruct", [CHAT_QWEN3_THINKING] = "qwen3-thinking",
-    [CHAT_SMOLLM3] = "smollm3", [CHAT_SMOLLM3_UNDATED] = "smollm3-undated",
+    [CHAT_QWEN2] = "qwen2",     [CHAT_CHATML] = "chatml",           [CHAT_SMOLLM3] = "smollm3", [CHAT_SMOLLM3_UNDATED] = "smollm3-undated",
     [CHAT_GEMMA4_SMALL_FIRST] = "gemma4-small-first", [CHAT_GEMMA4_LARGE_FIRST] = "gemma4-large-first",
 };
 

@@ -49,11 +49,16 @@ bool model_tensor(const struct model *m, const char *name, int64_t rows, int64_t
     return true;
 }
 
-void model_forget(const struct model *m, const void *p, uint64_t n)
+void model_forget(const struct model *m, const struct tensor *t, int64_t first, int64_t n)
 {
-    for (int i = 0; m->files && i < m->files->n_maps; i++)
-        if (mapping_forget(&m->files->maps[i], p, n))
-            return;
+    for (int64_t rows; n > 0; first += rows, n -= rows) {
+        int64_t left = t->rows - first % t->rows;
+        rows = t->data || n < left ? n : left;
+        uint64_t bytes = (uint64_t)(rows * format_row_bytes(t->format, t->cols));
+        for (int i = 0; m->files && i < m->files->n_maps; i++)
+            if (mapping_forget(&m->files->maps[i], tensor_at(t, first / t->rows, first % t->rows), bytes))
+                break;
+    }
 }
 
 bool model_uses_file(const struct model *m, const char *path)

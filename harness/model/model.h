@@ -113,8 +113,9 @@ struct model {
 bool model_open(struct model *m, const char *spec, bool with_tokenizer, struct error *err);
 void model_close(struct model *m);          /* fine on a zeroed or half-open model */
 
-/* n bytes at p, inside a tensor, are done with for now: mapped pages leave memory until they are touched again. */
-void model_forget(const struct model *m, const void *p, uint64_t n);
+/* Rows [first, first + n) of t, counted through all matrices, are done with for now: mapped pages leave memory until they
+ * are touched again. */
+void model_forget(const struct model *m, const struct tensor *t, int64_t first, int64_t n);
 /* Is path one of the files that the model was read from: weights, config.json? */
 bool model_uses_file(const struct model *m, const char *path);
 

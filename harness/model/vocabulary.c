@@ -306,8 +306,8 @@ static bool find_scores(struct model_files *f, const struct tokenizer *t, const 
 
 static bool put_scores(struct model_files *f, const struct tokenizer *t, const float *scores, struct error *err)
 {
-    return kv_add(f, &(struct gguf_kv){ .key = "tokenizer.ggml.scores", .type = GGUF_ARRAY, .element = GGUF_F32, .count = (uint64_t)t->n_tokens, .value.array = scores },
-                  err);
+    return kv_add(f, &(struct gguf_kv){ .key = "tokenizer.ggml.scores", .type = GGUF_ARRAY, .element = GGUF_F32,
+                                        .count = (uint64_t)t->n_tokens, .value.array = scores }, err);
 }
 
 /* ---- the whole ---- */

@@ -6,7 +6,7 @@ usage: record_chat.py GEMMA3_TOKENIZER_CONFIG.json[.gz] TEMPLATES_FOLDER > chat.
 TEMPLATES_FOLDER is llama.cpp's models/templates.  Jinja2 with the settings of transformers'
 apply_chat_template (trim_blocks, lstrip_blocks).  gemma4-small is the 31B template without the closed
 thought after the generation prompt, which is the published difference of the E2B and E4B template.
-SmolLM2's and Llama 3.0's templates are written out here.  Templates that are in no folder are made of their neighbours
+The one-line templates of SmolLM2, Qwen2, plain ChatML and Llama 3.0 are written out here.  Templates that are in no folder are made of their neighbours
 by the differences that their published copies show: see tokenizer.md.
 """
 import gzip
@@ -21,6 +21,13 @@ SMOLLM2 = (
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QWEN2 = CHATML.replace("{% for message in messages %}", (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"))
 LLAMA3_0 = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
     "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
@@ -89,6 +96,8 @@ def main():
         ("qwen2.5", template("Qwen-Qwen2.5-7B-Instruct"), ""),
         ("qwen3", template("Qwen-Qwen3-0.6B"), ""),
         ("smollm2", SMOLLM2, ""),
+        ("qwen2", QWEN2, ""),
+        ("chatml", CHATML, ""),
         ("llama3.0", LLAMA3_0, "<|begin_of_text|>"),
         ("qwen3-instruct", instruct, ""),
         ("qwen3-thinking", thinking, ""),

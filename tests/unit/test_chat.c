@@ -55,7 +55,7 @@ static void test_golden_prompts(void **state)
         check_row(row, ++line);
         cJSON_Delete(row);
     }
-    CHECK(line >= 416, "only %d lines", line);
+    CHECK(line >= 468, "only %d lines", line);
     text_free(&file);
 }
 
@@ -87,6 +87,10 @@ static void test_detect(void **state)
         { "'<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' '<|im_start|>' + message.role + '\\n' + content }} "
           "message.tool_calls '<|im_start|>assistant\\n' }}", CHAT_QWEN3_INSTRUCT },
         { "<|im_start|>", CHAT_NONE },
+        { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_CHATML },
+        { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>'}} '<|im_start|>assistant\n'", CHAT_NONE },
+        { "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' '<|im_start|>' + message['role'] + "
+          "message['content'] + '<|im_end|>'", CHAT_QWEN2 },
         { "[INST] {{ message }} [/INST]", CHAT_NONE },
         { "", CHAT_NONE },
         { NULL, CHAT_NONE },

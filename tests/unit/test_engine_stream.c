@@ -42,34 +42,125 @@ static void test_hidden_states(void **state)
     }
 }
 
+/* One model in two engines of different threads and micro-batches, each with a stream of its own. */
+struct twins {
+    struct golden g;
+    struct engine *a, *b;
+    float *x, *y, *ple, *ple_b;
+};
+
+static bool twins_open(struct twins *t, const char *name)
+{
+    if (!golden_open(&t->g, name))
+        return false;
+    t->a = engine_with(&t->g.m, ACT_I16, 2, 64);
+    t->b = engine_with(&t->g.m, ACT_I16, 1, 7);
+    t->x = stream_embed(t->a, &t->g, SEQS, &t->ple);
+    t->y = stream_embed(t->b, &t->g, SEQS, &t->ple_b);
+    return true;
+}
+
+static void twins_close(struct twins *t)
+{
+    free(t->x);
+    free(t->y);
+    free(t->ple);
+    free(t->ple_b);
+    engine_close(t->a);
+    engine_close(t->b);
+    golden_close(&t->g);
+}
+
 /* Two sequences at once, or one a call under group numbers, in two micro-batch sizes: the same stream. */
 static void test_stream_is_invariant(void **state)
 {
     (void)state;
     static const char *const names[] = { "gemma4_e", "gemma4_moe", "smollm3" };
     for (size_t m = 0; m < ARRAY_LEN(names); m++) {
-        struct golden g;
-        if (!golden_open(&g, names[m]))
+        struct twins t;
+        if (!twins_open(&t, names[m]))
             skip();
-        size_t d = (size_t)config(&g)->hidden, wide = (size_t)config(&g)->n_layers * (size_t)config(&g)->ple_size;
-        struct engine *a = engine_with(&g.m, ACT_I16, 2, 64), *b = engine_with(&g.m, ACT_I16, 1, 7);
-        float *ple, *ple_b, *x = stream_embed(a, &g, SEQS, &ple), *y = stream_embed(b, &g, SEQS, &ple_b);
-        for (int l = 0; l < config(&g)->n_layers; l++) {
-            MUST(engine_stream_layer(a, l, SEQS, TOKENS, x, ple, &err));
+        const struct model_config *c = config(&t.g);
+        size_t d = (size_t)c->hidden, wide = (size_t)c->n_layers * (size_t)c->ple_size;
+        for (int l = 0; l < c->n_layers; l++) {
+            MUST(engine_stream_layer(t.a, l, SEQS, TOKENS, t.x, t.ple, &err));
             for (int s = 0; s < SEQS; s++) {
                 size_t row = (size_t)s * TOKENS;
-                engine_stream_group(b, s);
-                MUST(engine_stream_layer(b, l, 1, TOKENS, y + row * d, ple_b ? ple_b + row * wide : NULL, &err));
+                engine_stream_group(t.b, s);
+                MUST(engine_stream_layer(t.b, l, 1, TOKENS, t.y + row * d, t.ple_b ? t.ple_b + row * wide : NULL, &err));
             }
-            CHECK(!memcmp(x, y, SEQS * TOKENS * d * sizeof *x), "%s: layer %d differs", names[m], l);
+            CHECK(!memcmp(t.x, t.y, SEQS * TOKENS * d * sizeof *t.x), "%s: layer %d differs", names[m], l);
         }
-        free(x);
-        free(y);
-        free(ple);
-        free(ple_b);
-        engine_close(a);
-        engine_close(b);
-        golden_close(&g);
+        twins_close(&t);
+    }
+}
+
+struct kept {                   /* rows that a tap was shown, one after another */
+    float *rows;
+    size_t n, most;
+    const char *suffix;         /* of what may be shown */
+};
+
+static void keep(void *ctx, const char *name, int expert, const float *x, int n, int64_t cols, size_t ld)
+{
+    struct kept *k = ctx;
+    CHECK(expert < 0 && str_ends(name, k->suffix), "%s was shown, expected %s", name, k->suffix);
+    for (int i = 0; i < n; i++, k->n += (size_t)cols) {
+        CHECK(k->n + (size_t)cols <= k->most, "%s: too many rows", name);
+        memcpy(k->rows + k->n, x + (size_t)i * ld, (size_t)cols * sizeof *x);
+    }
+}
+
+static void run_part(struct engine *e, int layer, enum layer_step from, enum layer_step to, struct kept *in, struct kept *out,
+                     float *x, const float *ple)
+{
+    const struct engine_tap tap = { keep, out };
+    const struct layer_part part = { from, to, in ? in->rows : NULL };
+    engine_set_tap(e, out ? &tap : NULL);
+    MUST(engine_stream_part(e, layer, &part, SEQS, TOKENS, x, ple, &err));
+    engine_set_tap(e, NULL);
+}
+
+/* A layer step by step, going on with what the tap was shown or from the stream: the bits of the whole layer. */
+static void test_parts_make_a_layer(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "gemma4_e", "gemma4_moe", "qwen3_moe", "smollm3" };
+    for (size_t m = 0; m < ARRAY_LEN(names); m++) {
+        struct twins t;
+        if (!twins_open(&t, names[m]))
+            skip();
+        size_t floats = (size_t)SEQS * TOKENS * (size_t)config(&t.g)->hidden;
+        struct engine *b = t.b;
+        float *y = t.y, *ple_b = t.ple_b;
+        float *before = mem_new(floats, sizeof *before, &err);
+        for (int l = 0; l < config(&t.g)->n_layers; l++) {
+            const struct layer_config *c = &config(&t.g)->layers[l];
+            size_t wide = (size_t)config(&t.g)->n_heads * (size_t)c->head_size, most = SEQS * TOKENS * (wide + (size_t)c->ffn_size);
+            struct kept o = { mem_new(most, sizeof(float), &err), 0, most, "attn_output.weight" }, down = o;
+            down.suffix = "ffn_down.weight";
+            memcpy(before, y, floats * sizeof *y);
+            run_part(b, l, STEP_QKV, STEP_O, NULL, &o, y, ple_b);
+            CHECK(o.n == SEQS * TOKENS * wide && !memcmp(before, y, floats * sizeof *y), "%s layer %d: before o the stream moved", names[m], l);
+            run_part(b, l, STEP_O, STEP_FFN, &o, NULL, y, ple_b);
+            enum layer_step rest = ple_b ? STEP_PLE_GATE : STEP_END;
+            if (c->moe == MOE_NONE) {
+                run_part(b, l, STEP_FFN, STEP_DOWN, NULL, &down, y, ple_b);
+                run_part(b, l, STEP_DOWN, rest, &down, NULL, y, ple_b);
+            } else {
+                run_part(b, l, STEP_FFN, STEP_DOWN, NULL, NULL, y, ple_b);
+                run_part(b, l, STEP_FFN, rest, NULL, NULL, y, ple_b);
+                const struct layer_part part = { STEP_DOWN, STEP_END, o.rows };
+                CHECK(!engine_stream_part(b, l, &part, SEQS, TOKENS, y, ple_b, &err), "%s: experts went on from one input", names[m]);
+            }
+            if (ple_b)
+                run_part(b, l, STEP_PLE_GATE, STEP_END, NULL, NULL, y, ple_b);
+            MUST(engine_stream_layer(t.a, l, SEQS, TOKENS, t.x, t.ple, &err));
+            CHECK(!memcmp(t.x, y, floats * sizeof *y), "%s: layer %d in parts differs", names[m], l);
+            free(o.rows);
+        }
+        free(before);
+        twins_close(&t);
     }
 }
 
@@ -179,7 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hidden_states), cmocka_unit_test(test_stream_is_invariant),
-        cmocka_unit_test(test_taps_see_inputs), cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_parts_make_a_layer), cmocka_unit_test(test_taps_see_inputs), cmocka_unit_test(test_replace),
         cmocka_unit_test(test_stream_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -161,8 +161,9 @@ static void test_calibrated_runs(void **state)
         found += strcmp(kv[i].key, "qdelta.quantize.method") == 0 && strncmp(kv[i].value.s.data, "gptq:q4_0", 9) == 0;
         found += strcmp(kv[i].key, "qdelta.quantize.calibration.sha256") == 0 && kv[i].value.s.len == 64;
         found += strcmp(kv[i].key, "qdelta.quantize.version") == 0;
+        found += strcmp(kv[i].key, "qdelta.quantize.drift") == 0 && strcmp(kv[i].value.s.data, "1") == 0;
     }
-    CHECK(found == 3, "provenance: %d of 3 keys", found);
+    CHECK(found == 4, "provenance: %d of 4 keys", found);
     model_close(&back);
     quantize_report_free(&gptq);
     quantize_report_free(&again);
@@ -199,6 +200,45 @@ static void test_awq_folds(void **state)
         quantize_report_free(&report);
         MUST(model_open(&back, in_dir("a.gguf"), false, &err));
         model_close(&back);
+        model_close(&m);
+        unlink(in_dir("a.gguf"));
+    }
+}
+
+/* The unrounded stream goes beside the rounded one on every architecture (shared K/V, per-layer inputs, experts): the
+ * first matrices, whose inputs have not drifted, lose the same with and without, later ones do not. */
+static void test_drift(void **state)
+{
+    (void)state;
+    static const char *const archs[] = { "gemma2", "gemma3", "gemma4_dense", "gemma4_e", "gemma4_moe", "llama3", "qwen2", "qwen3", "qwen3_moe", "smollm3" };
+    static const char *const with[] = { "drift=1", NULL }, *const without[] = { "drift=0", NULL };
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
+        struct error err;
+        struct model m;
+        struct quantize_report a, b;
+        char name[96], folder[1024], ids[1024];
+        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
+        NEED_SHARED(path, name);
+        snprintf(ids, sizeof ids, "%s", path);
+        folder_of(ids, folder);
+        MUST(model_open(&m, folder, false, &err));
+        struct run r = { .method = "gptq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = with };
+        MUST(run(&m, in_dir("a.gguf"), r, &a, &err));
+        r.settings = without;
+        MUST(run(&m, in_dir("a.gguf"), r, &b, &err));
+        int same = 0, other = 0;
+        for (int k = 0; k < a.n; k++) {
+            if (strcmp(a.rows[k].method, "gptq"))
+                continue;
+            bool first = strstr(a.rows[k].name, "blk.0.attn_") && !strstr(a.rows[k].name, "output");
+            CHECK(!first || memcmp(&a.rows[k].loss, &b.rows[k].loss, sizeof(double)) == 0, "%s %s: loss %.9g with drift, %.9g without", archs[i],
+                  a.rows[k].name, a.rows[k].loss, b.rows[k].loss);
+            same += first;
+            other += a.rows[k].loss > b.rows[k].loss || a.rows[k].loss < b.rows[k].loss;
+        }
+        CHECK(same > 0 && other > same, "%s: %d matrices as before, %d otherwise", archs[i], same, other);
+        quantize_report_free(&a);
+        quantize_report_free(&b);
         model_close(&m);
         unlink(in_dir("a.gguf"));
     }
@@ -241,6 +281,36 @@ static void test_bad_calibration(void **state)
     model_close(&bare);
 }
 
+/* Weights and activations that are no numbers: the tensor or the layer is named, and no file appears. */
+static void test_not_finite(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    static const struct { const char *tensor; float value; const char *says; } cases[] = {
+        { "blk.2.ffn_up.weight", NAN, "blk.2." }, { "blk.1.attn_norm.weight", 3e38f, "layer 1" }, { "token_embd.weight", INFINITY, "layer 0" },
+    };
+    static const char *const calibrated[] = { "gptq:q4_0", "awq:q4_0", "imatrix:q4_0" };
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++)
+        for (size_t k = 0; k < ARRAY_LEN(calibrated); k++) {
+            MUST(model_open(&m, path, true, &err));
+            struct tensor *t = (struct tensor *)(uintptr_t)model_find(&m, cases[c].tensor);
+            float *copy = malloc(t->bytes);
+            memcpy(copy, t->data, t->bytes);
+            for (int64_t i = t->rows / 2 * t->cols; i < t->rows * t->cols; i++)
+                copy[i] = cases[c].value;
+            t->data = copy;
+            struct quantize_report report;
+            CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = calibrated[k], .rows = 2, .tokens = 64, .threads = 2 }, &report, &err),
+                  "%s with %s = %g was accepted", calibrated[k], cases[c].tensor, (double)cases[c].value);
+            CHECK(strstr(err.text, cases[c].says) || (c == 0 && strstr(err.text, "layer 2")), "%s: %s", cases[c].tensor, err.text);
+            CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
+            model_close(&m);
+            free(copy);
+        }
+}
+
 static void test_builtin_text(void **state)
 {
     (void)state;
@@ -252,6 +322,12 @@ static void test_builtin_text(void **state)
     CHECK(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "the same seed gives other text");
     CHECK(memcmp(a.data, c.data, 1000) != 0, "another seed gives the same text");
     CHECK(utf8_check(a.data, a.len) == a.len, "not UTF-8");
+    struct error err;
+    uint8_t digest[32];
+    char hex[65];
+    MUST(sha256_bytes(a.data, a.len, digest, &err));
+    hex_of(digest, 32, hex);
+    CHECK(!strcmp(hex, "d715b6f35510b9ea7f4f41b2b5dccc319e6344b426d83e552155319c40c1ffc4"), "other text than other compilers' builds make: %s", hex);
     text_free(&a);
     text_free(&b);
     text_free(&c);
@@ -309,7 +385,9 @@ int main(void)
         cmocka_unit_test(test_imatrix_files),
         cmocka_unit_test(test_calibrated_runs),
         cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_drift),
         cmocka_unit_test(test_bad_calibration),
+        cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_builtin_text),
         cmocka_unit_test(test_windows),
     };

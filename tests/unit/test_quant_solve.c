@@ -234,8 +234,8 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false, true, 0 }, { ALGORITHM_CD, 0, 4, false, true, 0 }, { ALGORITHM_GPTQ, 0, 0, false, true, 0 },
-        { ALGORITHM_GPTQ, 0, 0, true, true, 0 }, { ALGORITHM_GPTQ, 0, 4, true, true, 0 },
+        { ALGORITHM_RTN, 0, 0, false, true, 0, false }, { ALGORITHM_CD, 0, 4, false, true, 0, false }, { ALGORITHM_GPTQ, 0, 0, false, true, 0, false },
+        { ALGORITHM_GPTQ, 0, 0, true, true, 0, false }, { ALGORITHM_GPTQ, 0, 4, true, true, 0, false },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
@@ -270,6 +270,106 @@ static void test_order_of_methods(void **state)
     }
     free(x);
     free(w);
+    hessian_close(&h);
+}
+
+/* Inputs that moved away from those wanted: H and drift of the moved ones. */
+static struct hessian drifted(const float *x, const float *want, struct pool *pool)
+{
+    struct error err;
+    struct hessian h;
+    MUST(hessian_open(&h, N, &err));
+    MUST(hessian_open_drift(&h, &err));
+    hessian_add(&h, pool, x, TOKENS, N);
+    hessian_add_drift(&h, pool, x, N, want, N, TOKENS);
+    CHECK(hessian_finish(&h), "inputs are finite");
+    return h;
+}
+
+/* Squared distance of the outputs of codes for x from those of w for want, plus the damping's share. */
+static double distance(const float *x, const float *want, const float *w, const float *q, double lambda)
+{
+    double sum = 0;
+    for (int t = 0; t < TOKENS; t++) {
+        double y = 0;
+        for (int i = 0; i < N; i++)
+            y += (double)w[i] * (double)want[t * N + i] - (double)q[i] * (double)x[t * N + i];
+        sum += y * y / TOKENS;
+    }
+    for (int i = 0; i < N; i++)
+        sum += lambda * pow((double)(w[i] - q[i]), 2);
+    return sum;
+}
+
+/* Drift is the mean of (want - x) x'; where nothing moved, it changes no byte; where inputs are all scaled by 4/5 and
+ * nothing is damped, the codes are those of weights 5/4 as large; and where they moved at random, the outputs come
+ * closer to those wanted than without. */
+static void test_drift(void **state)
+{
+    (void)state;
+    static float x[TOKENS * N], want[TOKENS * N], w[ROWS * N], larger[ROWS * N];
+    struct error err;
+    const struct grid *g = grid_find(FORMAT_Q4_0, "q4_0");
+    struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .damp = 0.1, .passes = 4, .act_order = true, .drift = true }, plain = o;
+    struct solution a, b;
+    plain.drift = false;
+    inputs(want, N, TOKENS);
+    weights(w, ROWS, N);
+    struct hessian h = drifted(want, want, NULL);
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, w, ROWS, N, &h, &plain, NULL, &b, &err));
+    assert_memory_equal(a.bytes, b.bytes, ROWS * N / 32 * 18);
+    free(a.bytes);
+    free(b.bytes);
+    hessian_close(&h);
+
+    for (int i = 0; i < TOKENS * N; i++)
+        x[i] = 0.8f * want[i];
+    for (int i = 0; i < ROWS * N; i++)
+        larger[i] = 1.25f * w[i];
+    h = drifted(x, want, NULL);
+    o.damp = plain.damp = 1e-7;
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, larger, ROWS, N, &h, &plain, NULL, &b, &err));
+    int differ = 0;
+    for (int i = 0; i < ROWS * N / 32 * 18; i++)
+        differ += a.bytes[i] != b.bytes[i];
+    CHECK(differ <= 8, "%d bytes differ from those of weights 5/4 as large", differ);      /* ties fall either way */
+    CHECK_NEAR(a.loss, b.loss, 1e-3 * b.loss, "loss");
+    free(a.bytes);
+    free(b.bytes);
+    hessian_close(&h);
+
+    for (int i = 0; i < TOKENS * N; i++)
+        x[i] = want[i] * (float)(0.9 + 0.2 * uniform((uint64_t)(i % N) + 40)) + 0.3f * want[i / N * N + (i + 1) % N] +
+               0.2f * (float)uniform((uint64_t)i + 7000000);
+    h = drifted(x, want, NULL);
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < N; k++) {
+            double d = 0, size = 0;
+            for (int t = 0; t < TOKENS; t++) {
+                double e = (double)(want[t * N + i] - x[t * N + i]) * (double)x[t * N + k] / TOKENS;
+                d += e;
+                size += fabs(e);
+            }
+            CHECK_NEAR(h.drift[(size_t)i * h.ld + (size_t)k], d, 3e-6 * size, "drift[%d][%d]", i, k);
+        }
+    o.damp = plain.damp = 0.05;
+    MUST(solve_matrix(g, w, ROWS, N, &h, &o, NULL, &a, &err));
+    MUST(solve_matrix(g, w, ROWS, N, &h, &plain, NULL, &b, &err));
+    double mean = 0, with = 0, without = 0;
+    for (int i = 0; i < N; i++)
+        mean += h.h[(size_t)i * h.ld + (size_t)i] / N;
+    for (int r = 0; r < ROWS; r++) {
+        float q[N], p[N];
+        formats[FORMAT_Q4_0].to_f32(a.bytes + r * (N / 32 * 18), q, N);
+        formats[FORMAT_Q4_0].to_f32(b.bytes + r * (N / 32 * 18), p, N);
+        with += distance(x, want, w + r * N, q, a.damp * mean);
+        without += distance(x, want, w + r * N, p, b.damp * mean);
+    }
+    CHECK(with < 0.5 * without, "distance to the outputs wanted: %.4g with drift, %.4g without", with, without);
+    free(a.bytes);
+    free(b.bytes);
     hessian_close(&h);
 }
 
@@ -322,8 +422,13 @@ static void test_threads(void **state)
     for (int k = 0; k < 2; k++) {
         struct pool *pool;
         MUST(pool_open(&pool, k ? 4 : 1, &err));
-        struct hessian h = make_hessian(x, WIDTH, T, pool);
-        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true };
+        struct hessian h;
+        MUST(hessian_open(&h, WIDTH, &err));
+        MUST(hessian_open_drift(&h, &err));
+        hessian_add(&h, pool, x, T - 1, WIDTH);
+        hessian_add_drift(&h, pool, x, WIDTH, x + WIDTH, WIDTH, T - 1);
+        CHECK(hessian_finish(&h), "inputs are finite");
+        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .act_order = true, .drift = true };
         MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, HEIGHT, WIDTH, &h, &o, pool, &s[k], &err));
         hessian_close(&h);
         pool_close(pool);
@@ -453,6 +558,7 @@ int main(void)
         cmocka_unit_test(test_cholesky),
         cmocka_unit_test(test_gptq_equals_classical),
         cmocka_unit_test(test_order_of_methods),
+        cmocka_unit_test(test_drift),
         cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_threads),
 #if defined(__x86_64__)

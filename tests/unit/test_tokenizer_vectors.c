@@ -620,7 +620,7 @@ static void same_ids(const struct tokenizer *t, const struct tokenizer *again, c
         struct ids want = { 0 }, got = { 0 };
         MUST(tokenizer_encode(t, s, len, true, parse, &want, &err));
         MUST(tokenizer_encode(again, s, len, true, parse, &got, &err));
-        CHECK(got.n == want.n && memcmp(got.data, want.data, got.n * sizeof *got.data) == 0,
+        CHECK(got.n == want.n && (!got.n || memcmp(got.data, want.data, got.n * sizeof *got.data) == 0),
               "%s: \"%.*s\" gives %zu ids, %zu from the tokenizer.json written from it", label, (int)(len < 300 ? len : 300), s,
               want.n, got.n);
         ids_free(&want);

@@ -49,25 +49,73 @@ static const struct writer_tensor tensors[] = {
 };
 static const uint64_t sizes[] = { 20, 108, 48 };
 
-static void write_gguf(const char *path)
+/* first: the metadata known when the file is opened; all of it is known at the end. */
+static void write_gguf(const char *path, const struct gguf_kv *first, int n_first)
 {
     struct error err;
     struct gguf_writer *w;
-    MUST(gguf_writer_open(&w, path, kv, ARRAY_LEN(kv), tensors, ARRAY_LEN(tensors), &err));
+    MUST(gguf_writer_open(&w, path, first, n_first, tensors, ARRAY_LEN(tensors), &err));
     CHECK(!file_exists(path), "%s is there before it is whole", path);
     for (size_t t = 0; t < ARRAY_LEN(tensors); t++)
         for (uint64_t i = 0; i < sizes[t]; i++) {       /* a byte at a time: pieces of any size */
             uint8_t byte = (uint8_t)(100 * t + i);
             MUST(gguf_writer_data(w, &byte, 1, &err));
         }
+    MUST(first == kv && n_first == ARRAY_LEN(kv) ? true : gguf_writer_metadata(w, kv, ARRAY_LEN(kv), &err));
     MUST(gguf_writer_commit(w, &err));
+}
+
+static void must_equal(const char *a, const char *b, const char *what)
+{
+    struct error err;
+    struct text x = { 0 }, y = { 0 };
+    MUST(file_read(a, 0, &x, &err));
+    MUST(file_read(b, 0, &y, &err));
+    CHECK(x.len == y.len && !memcmp(x.data, y.data, x.len), "%s: %zu and %zu bytes differ", what, x.len, y.len);
+    text_free(&x);
+    text_free(&y);
+    unlink(b);
+}
+
+/* Metadata may be replaced at the end by longer, shorter or other of the same length: the file is the one that had it
+ * from the beginning. */
+static void test_late_metadata(void **state)
+{
+    (void)state;
+    struct error err;
+    static const char note[] = "a text longer than the test's own list, so that the data moves to the front when it goes, by more than one "
+                               "unit of alignment. And so on, and so on, and so on, and so on, and so on, and so on, and so on, and so on, "
+                               "and so on, and so on, and so on, and so on, and so on, until the header is longer than its successor.";
+    const struct gguf_kv longer[] = { kv[0], kv[1], kv[8], kv[9], { .key = "note", .type = GGUF_STRING, .value.s = { note, sizeof note - 1 } } };
+    write_gguf(in_dir("c.gguf"), kv, ARRAY_LEN(kv));
+    write_gguf(in_dir("d.gguf"), kv, 3);
+    must_equal(in_dir("c.gguf"), in_dir("d.gguf"), "longer");
+    write_gguf(in_dir("d.gguf"), longer, ARRAY_LEN(longer));
+    must_equal(in_dir("c.gguf"), in_dir("d.gguf"), "shorter");
+    unlink(in_dir("c.gguf"));
+    static const struct safetensors_entry e[] = { { "x", "U8", 1, { 3000000 } } };
+    static const char *const words[][3] = { { "note", "two\\nlines", NULL }, { NULL }, { "a", "something much longer than the other one is", NULL } };
+    uint8_t *bytes = mem_new(3000000, 1, &err);
+    for (int i = 0; i < 3000000; i++)
+        bytes[i] = (uint8_t)(i * 7 ^ i >> 9);
+    for (int k = 0; k < 3; k++) {
+        struct safetensors_writer *w;
+        MUST(safetensors_writer_open(&w, in_dir(k ? "b.st" : "a.st"), e, 1, words[k], &err));
+        MUST(safetensors_writer_data(w, bytes, 3000000, &err));
+        MUST(k ? safetensors_writer_metadata(w, words[0], &err) : true);
+        MUST(safetensors_writer_commit(w, &err));
+        if (k)
+            must_equal(in_dir("a.st"), in_dir("b.st"), "safetensors");
+    }
+    unlink(in_dir("a.st"));
+    free(bytes);
 }
 
 static void test_gguf(void **state)
 {
     (void)state;
     struct error err;
-    write_gguf(in_dir("a.gguf"));
+    write_gguf(in_dir("a.gguf"), kv, ARRAY_LEN(kv));
     CHECK(!file_exists(in_dir("a.gguf.partial")), "partial left behind");
     struct mapping m = { 0 };
     MUST(mapping_open(&m, in_dir("a.gguf"), &err));
@@ -245,7 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_safetensors),
+        cmocka_unit_test(test_late_metadata), cmocka_unit_test(test_safetensors),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_no_room),
     };
