@@ -1,16 +1,18 @@
 /* kernels_avx512.c - sixteen lanes in one register, integer dot products by VNNI.
  *
- * Measured on one thread of a shared 2-core Zen 4 (AMD EPYC, best of several runs) for 512 activation rows and
+ * Measured on one core of a shared 2-core Zen 5 (AMD EPYC 9005) by processor time, best 5 %, for 512 activation rows and
  * matrices of 1536 x 1536, 6144 x 1536, 1536 x 6144 (rows x cols), beside the peaks of engine_measure_peaks:
- *     Q4_0 i16    172, 186, 167 GOP/s of 236 (int16, vpdpwssd)     71 .. 79 %
- *     Q4_0 q8     292, 311, 297 GOP/s of 473 (int8, vpdpbusd)      62 .. 66 %
- *     Q8_0 i16    168, 179, 165        Q4_K i16    156, 166, 153        Q6_K i16    133, 131, 127
- *     f32          83,  86,  72 GFLOP/s of 118        bf16    83, 83, 68       61 .. 73 %
- * The integer tile is bound by the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd, 1 multiplication,
- * 1 fma; what is left is 9 % of rounding, packing and stores.  q8 has half the products for the same conversion
- * and scaling.  The float tile waits for L2, which it shares with its accumulators.
- * One activation row, weights beyond the caches, of 27 .. 30 GB/s read: Q4_0 22.7, 21.6, 18.9 GB/s (63 .. 83 %).
- * The rule of one accumulator per output in block order costs nothing here: it is the order of the loops. */
+ *     Q4_0 i16    409, 434, 380 GOP/s of 545 (int16, vpdpwssd)     70 .. 80 %
+ *     Q4_0 q8     689, 757, 597 GOP/s of 1090 (int8, vpdpbusd)     55 .. 69 %
+ *     6144 x 1536, i16 and q8: Q8_0 408, 695   Q4_K 386, 629   Q6_K 352, 586   IQ4_NL 427, 738   int4 with zero points 385
+ *     bf16        180, 199, 185 GFLOP/s of 272 (FMA)               66 .. 73 %       f32 184, f16 185, nf4 177
+ * The integer tile alone, weights and activations in L1, reaches 450 and 800 GOP/s.  What bounds it are the two ports of
+ * the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.  That is the
+ * price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and
+ * the taking apart of codes go to other ports and cost nothing.  What is left: panels from L3, stores of y, rounding.
+ * The float tile waits for L2, which holds its accumulators and its panel.
+ * Few rows, Q4_0 i16: 8, 16, 32 rows 385, 408, 427 GOP/s.  One row: 33 GB/s of weights a core, 43 of both, where both
+ * together read 41 .. 58: memory bounds it. */
 #include "set.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
