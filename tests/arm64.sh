@@ -40,7 +40,7 @@ check "test_kernels without dot products" on_old $arm/tests/test_kernels
 expect "invariance of the demonstration models" 0 "selftest: [0-9]+ passed, 0 failed" \
     on_max $arm/qdelta selftest --invariance $demo/bf16 $demo/qat-q4_0.gguf
 
-# (test_engine and the rest of the unit tests pass too, in an hour: emulation costs a factor of twenty.)
+# The other unit tests are left out: emulation costs a factor of twenty, and they take an hour.
 
 # The same file, made by COMMAND... with the last argument naming it, here and there.
 same() {
