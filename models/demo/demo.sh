@@ -36,16 +36,16 @@ score() {
 measure() { $q kld --db "$db" --base "$base" --text "$text" --ctx 256 --limit 32 -j "$threads" --quiet "$@" >/dev/null; }
 
 echo "quantizing bf16:"
-{ make_arm imatrix imatrix:q4_0 imatrix-q4_0.gguf $calib --calib-rows 64
+{ make_arm imatrix imatrix:q4_0 imatrix-q4_0.gguf $calib --calib-rows 128
   make_arm q4_k_m rtn:q4_k_m q4_k_m.gguf
   make_arm nf4 nf4 nf4; } & first=$!
 make_arm rtn rtn:q4_0 rtn-q4_0.gguf
-make_arm gptq gptq:q4_0 gptq-q4_0.gguf $calib --calib-rows 64
+make_arm gptq gptq:q4_0 gptq-q4_0.gguf $calib --calib-rows 128
 wait $first
 
 # AWQ searches longest: the other lane scores meanwhile, and has the arms that take longest to score.
 echo "scoring bf16, QAT and PTQ on 1500 questions, 700 word problems, and held-out text"
-{ make_arm awq awq:q4_0 awq-q4_0.gguf $calib --calib-rows 16
+{ make_arm awq awq:q4_0 awq-q4_0.gguf $calib --calib-rows 64
   score $one
   measure $one; } & first=$!
 score "$base" $two
