@@ -23,7 +23,7 @@ struct slab {
     int64_t first, rows, per_chunk, row_bytes;      /* rows count through all matrices */
     uint8_t *out;
     float *scratch;             /* two rows a thread */
-    int64_t *bad;               /* of each chunk: a row with weights that are not finite, or -1 */
+    int64_t *bad;               /* of each chunk: a row of the slab that fails check_row, or -1 */
     double *error, *power;      /* of each chunk, over every RMS_EVERY-th row */
 };
 
@@ -58,29 +58,45 @@ static bool repack_row(const struct part *p, int64_t row, uint8_t *out)
     return true;
 }
 
+/* A weight can be finite and its block's scale beyond what the format holds.  rows: n rows of blocks. */
+static bool scales_hold(const struct part *p, const uint8_t *rows, int64_t n, struct error *err)
+{
+    struct tensor t = { .name = p->source->name, .format = p->to, .rows = n, .cols = p->source->cols, .mats = 1, .data = rows };
+    return tensor_check_scales(&t, 0, n, err) || fail_in(err, "a weight is too large for %s", formats[p->to].name);
+}
+
+/* Row i of the slab: its source row in x; false when there is something wrong with it or with its blocks. */
+static bool check_row(const struct slab *s, int64_t i, float *x, bool written, struct error *err)
+{
+    const struct part *p = s->part;
+    int64_t at = s->first + i, rows = p->source->rows;
+    return written ? scales_hold(p, s->out + i * s->row_bytes, 1, err) : part_row(p, at / rows, part_source_row(p, at % rows), x, err);
+}
+
 static void quantize_chunk(void *ctx, int chunk, int thread)
 {
     struct slab *s = ctx;
     const struct part *p = s->part;
     int64_t n = p->source->cols, rows = p->source->rows, end = (chunk + 1) * s->per_chunk;
     float *x = s->scratch + 2 * thread * n;
-    s->bad[chunk] = -1;
     s->error[chunk] = s->power[chunk] = 0;
     for (int64_t i = chunk * s->per_chunk; i < end && i < s->rows; i++) {
         int64_t at = s->first + i, m = at / rows, r = part_source_row(p, at % rows);
         uint8_t *out = s->out + i * s->row_bytes;
         struct error ignored;
-        if (!part_row(p, m, r, x, &ignored)) {
-            s->bad[chunk] = m * rows + r;
+        s->bad[chunk] = i;
+        if (!check_row(s, i, x, false, &ignored))
             return;
-        }
         if (!s->job->recipe && repack_row(p, m * rows + r, out))
             continue;
         if (!s->job->method->row || !s->job->method->row(p, x, out))
             quantize_row(p->to, x, s->importance ? s->importance + m * n : NULL, out, n);
+        if (!check_row(s, i, x, true, &ignored))
+            return;
         if (at % RMS_EVERY == 0)
             measure(s, chunk, x, out, x + n);
     }
+    s->bad[chunk] = -1;
 }
 
 /* Streams rows to a sink, which the GGUF and the safetensors writers both are. */
@@ -98,7 +114,7 @@ static bool stream_slabs(struct slab *s, sink put, void *ctx, double *error, dou
         pool_run(s->job->pool, chunks, quantize_chunk, s);
         for (int c = 0; c < chunks; c++) {
             if (s->bad[c] >= 0)
-                return part_row(s->part, s->bad[c] / t->rows, s->bad[c] % t->rows, s->scratch, err);
+                return check_row(s, s->bad[c], s->scratch, false, err) && check_row(s, s->bad[c], s->scratch, true, err);
             *error += s->error[c];
             *power += s->power[c];
         }
@@ -156,7 +172,7 @@ static bool finite_source(const struct job *j, const struct part *p, struct erro
 static bool stream_part(const struct job *j, struct part *p, sink put, void *ctx, struct error *err)
 {
     if (p->data)
-        return stream_bytes(p, p->data, p->source->mats, put, ctx, err);
+        return scales_hold(p, p->data, p->source->rows * p->source->mats, err) && stream_bytes(p, p->data, p->source->mats, put, ctx, err);
     if (!same_bytes(p))
         return stream_rounded(j, p, put, ctx, err);
     if (!p->method)

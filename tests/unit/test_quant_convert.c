@@ -179,6 +179,31 @@ static void test_not_finite(void **state)
     model_close(&m);
 }
 
+/* A finite weight whose block's half-precision scale would be infinite. */
+static void test_too_large(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    MUST(model_open(&m, path, false, &err));
+    struct tensor *t = (struct tensor *)(uintptr_t)model_find(&m, "blk.2.ffn_up.weight");
+    const void *old = t->data;
+    float *copy = malloc(t->bytes);
+    memcpy(copy, old, t->bytes);
+    copy[t->cols * 7 + 40] = 1e30f;
+    t->data = copy;
+    static const char *const methods[] = { "rtn:q4_0", "rtn:q8_0", "rtn:q4_k_m" };
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        CHECK(!run(&m, methods[i], in_dir("a.gguf"), 2, false, &err), "%s: accepted", methods[i]);
+        CHECK(strstr(err.text, "blk.2.ffn_up.weight") && strstr(err.text, "too large"), "%s: %s", methods[i], err.text);
+        CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
+    }
+    t->data = old;
+    free(copy);
+    model_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_files_equal_llama_quantize),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_too_large),
     };
     return cmocka_run_group_tests_name("quant_convert", tests, make_scratch, remove_empty_scratch);
 }
