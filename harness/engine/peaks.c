@@ -63,7 +63,8 @@ bool peak_open(struct peak_meter **out, int threads, const char *kernels, struct
     *out = m;
     if (!m || !pool_open(&m->pool, threads, err))
         return peak_close(m), *out = NULL, false;
-    size_t n = (size_t)pool_threads(m->pool), part = AREA_BYTES / n;
+    uint64_t have = memory_available() / 8;     /* it is held while a model is measured that may need the rest */
+    size_t n = (size_t)pool_threads(m->pool), part = (have && have < AREA_BYTES ? (size_t)have : AREA_BYTES) / n;
     m->threads = (int)n;
     m->ops = k->peak;
     m->rounds = k == &kernels_generic ? 2000 : 40000;
