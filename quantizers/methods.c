@@ -24,6 +24,7 @@ static const struct quantizer_setting gptq_settings[] = {
     { "shrink", "0", "share taken off H's off-diagonal entries", NULL, 0, 1 },
     { "drift", "auto", "make up for the inputs' drift, by a second stream; auto: where that is quick", "auto|1|0", 0, 0 },
     { "cd", "4", "passes of coordinate descent after the sweep", NULL, 0, 100 },
+    { "search", "2", "rounds of choosing scale and codes of a block together after that (grids with a scale a block)", NULL, 0, 100 },
     { "memory", "2048", "MiB of Hessians in one calibration pass", NULL, 1, 1e7 },
     { 0 },
 };

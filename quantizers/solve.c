@@ -379,10 +379,10 @@ static void rows_loss(const struct matrix *x, const struct rows *r, double *loss
     }
 }
 
-static struct descent descent_of(const struct matrix *x, struct rows *r, int passes)
+static struct descent descent_of(const struct matrix *x, struct rows *r, int passes, int searches)
 {
-    return (struct descent){ .grid = x->grid, .n = x->cols, .passes = passes, .h = x->h, .w = r->w, .s = r->s,
-                             .inv = r->inv, .m = r->m, .codes = r->codes, .value = r->value, .gradient = r->gradient };
+    return (struct descent){ .grid = x->grid, .n = x->cols, .passes = passes, .searches = searches, .h = x->h, .w = r->w,
+                             .s = r->s, .inv = r->inv, .m = r->m, .codes = r->codes, .value = r->value, .gradient = r->gradient };
 }
 
 /* w' H w = sum over spans of columns of w_s' (H_ss w_s + 2 sum over earlier spans of H_sr w_r): half of H is enough. */
@@ -450,14 +450,14 @@ static void solve_group(void *ctx, int group, int thread)
     for (int v = 0; v < WIDE; v++)
         plain[v] = 0;
     if (x->o->plain_too) {
-        struct descent look = descent_of(x, &r, 0);
+        struct descent look = descent_of(x, &r, 0, 0);
         solve_best()->descend(&look);
         rows_loss(x, &r, plain);
     }
     if (x->factored)
         sweep_rows(x, &r);
     int passes = x->o->algorithm == ALGORITHM_RTN ? 0 : x->factored ? x->o->passes : x->o->passes > 0 ? 12 : 0;
-    struct descent down = descent_of(x, &r, passes);
+    struct descent down = descent_of(x, &r, passes, x->o->algorithm == ALGORITHM_RTN ? 0 : x->o->searches);
     solve_best()->descend(&down);
     rows_loss(x, &r, loss);
     for (int v = 0; v < WIDE && first + v < x->rows; v++) {

@@ -44,7 +44,7 @@ struct sweep {
 };
 struct descent {
     const struct grid *grid;
-    int n, passes;
+    int n, passes, searches;
     const float *h;             /* tiled [n][n], symmetric, damped */
     const float *w;             /* [n] */
     float *s, *inv;             /* changed by refits */
@@ -78,6 +78,7 @@ struct solve_options {
     bool plain_too;             /* fill plain_loss */
     double shrink;              /* share taken off the correlations, the entries off the diagonal of H */
     bool drift;                 /* make up for the inputs' drift, where H has it */
+    int searches;               /* rounds of choosing scale and codes of a block together, a pass of descent after each */
 };
 /* Every row to the nearest codes, scales by importance [cols]; formats without a grid by their own search.
  * bytes [rows] blocks of format f. */

@@ -86,13 +86,26 @@ static void lanes_sweep(const struct sweep *p)
     }
 }
 
+static const float solve_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+
+/* What codes stand for on a grid without mins. */
+static inline vf code_value(const struct grid *g, vf codes, vf s)
+{
+    float c[VF_LANES];
+    if (!g->codebook)
+        return s * codes;
+    vf_store(c, codes);
+    for (int v = 0; v < VF_LANES; v++)
+        c[v] = solve_iq4[(int)c[v]];
+    return s * vf_load(c);
+}
+
 static void set_values(const struct descent *p)
 {
-    static const float iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
     for (int i = 0; i < p->n; i++)
         for (int v = 0; v < WIDE; v++) {
             size_t at = (size_t)i * WIDE + (size_t)v, block = (size_t)(i / BLOCK) * WIDE + (size_t)v;
-            float c = p->grid->codebook ? iq4[(int)p->codes[at]] : p->codes[at];
+            float c = p->grid->codebook ? solve_iq4[(int)p->codes[at]] : p->codes[at];
             p->value[at] = p->s[block] * c + (p->grid->codebook ? 0 : p->m[block]);
         }
 }
@@ -187,6 +200,153 @@ static bool refit_block(struct descent *p, int from, float *change)
     return any;
 }
 
+/* ---- a block anew: scale and codes together, the rest of the row as it is ---- */
+
+/* H of BLOCK columns (tiled) = T diag(d) T', T unit upper triangular, t[k][j] for k < j.  False: not positive definite. */
+static bool block_factor(const float *h, float (*t)[BLOCK], float *d)
+{
+    double a[BLOCK][BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        for (int j = 0; j < BLOCK; j++)
+            a[j][i] = (double)h[tiled_at(BLOCK, i, j)];
+    for (int k = BLOCK - 1; k >= 0; k--) {                      /* a[k][i]: column k of what is left */
+        if (!(a[k][k] > 0))
+            return false;
+        d[k] = (float)a[k][k];
+        for (int i = 0; i < k; i++) {
+            double factor = a[k][i] / a[k][k];
+            t[i][k] = (float)factor;
+            for (int j = 0; j <= i; j++)
+                a[i][j] -= factor * a[k][j];
+        }
+    }
+    return true;
+}
+
+/* x = (T diag(d) T')^-1 g */
+static void block_divide(float (*t)[BLOCK], const float *d, const vf *g, vf *x)
+{
+    for (int i = 0; i < BLOCK; i++)
+        x[i] = g[i];
+    for (int k = BLOCK - 1; k > 0; k--)
+        for (int i = 0; i < k; i++)
+            x[i] = vf_fma(vf_set(-t[i][k]), x[k], x[i]);
+    for (int k = 0; k < BLOCK; k++)
+        x[k] = x[k] / vf_set(d[k]);
+    for (int k = 0; k < BLOCK; k++)
+        for (int i = k + 1; i < BLOCK; i++)
+            x[i] = vf_fma(vf_set(-t[k][i]), x[k], x[i]);
+}
+
+/* Nearest plane within the block: codes for scale s, and their e' H e from the target. */
+static vf block_round(const struct grid *g, float (*t)[BLOCK], const float *d, const vf *target, vf s, vf inv, vf *codes)
+{
+    vf x[BLOCK], loss = vf_set(0);
+    for (int i = 0; i < BLOCK; i++)
+        x[i] = target[i];
+    for (int k = 0; k < BLOCK; k++) {
+        vf q, step, e;
+        codes[k] = nearest_code(g, x[k], s, inv, vf_set(0), &q);
+        step = x[k] - q;
+        e = target[k] - q;
+        loss = vf_fma(step * step, vf_set(d[k]), loss);
+        for (int j = k + 1; j < BLOCK; j++)
+            x[j] = vf_fma(vf_set(t[k][j]), e, x[j]);
+    }
+    return loss;
+}
+
+/* Scales to try: the largest weight on 3/4 to 9/8 of the grid's largest code, in fp16, and their inverses. */
+enum { TRIED = 16 };
+static void block_scales(const struct grid *g, const float *largest, float (*s)[VF_LANES], float (*inv)[VF_LANES])
+{
+    float top = g->codebook ? 127 : (float)-g->lo;
+    for (int k = 0; k < TRIED; k++)
+        for (int v = 0; v < VF_LANES; v++) {
+            s[k][v] = f16_to_f32(f32_to_f16(largest[v] / (top * (0.75f + 0.025f * (float)k))));
+            inv[k][v] = s[k][v] != 0 ? 1 / s[k][v] : 0;
+        }
+}
+
+/* VF_LANES rows: the best of TRIED scales of either sign, kept where it beats what is there. */
+static bool search_lanes(struct descent *p, int from, int v, float (*t)[BLOCK], const float *d, float *delta)
+{
+    vf g[BLOCK], target[BLOCK], codes[BLOCK], best[BLOCK], loss = vf_set(0), most = vf_set(0), zero = vf_set(0);
+    float largest[VF_LANES], s[TRIED][VF_LANES], inv[TRIED][VF_LANES], gained[VF_LANES];
+    size_t at = (size_t)(from / BLOCK) * WIDE + (size_t)v, first = (size_t)from * WIDE + (size_t)v;
+    for (int i = 0; i < BLOCK; i++)
+        g[i] = vf_load(p->gradient + first + (size_t)i * WIDE);
+    block_divide(t, d, g, target);
+    for (int i = 0; i < BLOCK; i++) {           /* g = H e, e the distance from the target */
+        loss = vf_fma(target[i], g[i], loss);
+        target[i] = vf_load(p->value + first + (size_t)i * WIDE) - target[i];
+        best[i] = vf_load(p->codes + first + (size_t)i * WIDE);
+        most = vf_max(most, vf_abs(target[i]));
+    }
+    vf_store(largest, most);
+    block_scales(p->grid, largest, s, inv);
+    vf before = loss, scale = vf_load(p->s + at), inverse = vf_load(p->inv + at);
+    for (int k = 0; k < 2 * TRIED; k++) {
+        vf sign = vf_set(k < TRIED ? 1 : -1), sk = vf_load(s[k % TRIED]) * sign, ik = vf_load(inv[k % TRIED]) * sign;
+        vf now = block_round(p->grid, t, d, target, sk, ik, codes);
+        for (int i = 0; i < BLOCK; i++)
+            best[i] = vf_if_less(now, loss, codes[i], best[i]);
+        scale = vf_if_less(now, loss, sk, scale);
+        inverse = vf_if_less(now, loss, ik, inverse);
+        loss = vf_if_less(now, loss, now, loss);
+    }
+    vf_store(gained, vf_if_less(loss, before, vf_set(1), zero));
+    vf_store(p->s + at, scale);
+    vf_store(p->inv + at, inverse);
+    bool any = false;
+    for (int l = 0; l < VF_LANES; l++)
+        any |= gained[l] > 0;
+    for (int i = 0; i < BLOCK; i++) {
+        size_t k = first + (size_t)i * WIDE;
+        vf old = vf_load(p->value + k), value = vf_if_less(zero, vf_load(gained), code_value(p->grid, best[i], scale), old);
+        vf_store(p->codes + k, best[i]);
+        vf_store(p->value + k, value);
+        vf_store(delta + i * WIDE + v, value - old);
+    }
+    return any;
+}
+
+static bool search_block(struct descent *p, int from, float *change)
+{
+    const float *h = p->h + tiled_at(p->n, from, from);
+    float t[BLOCK][BLOCK], d[BLOCK];
+    bool any = false;
+    if (!block_factor(h, t, d))
+        return false;
+    for (int v = 0; v < WIDE; v += VF_LANES)
+        any |= search_lanes(p, from, v, t, d, change);
+    if (any)
+        SOLVE_LINEAR.update(BLOCK / STRIP, 1, h, 0, change, p->gradient + (size_t)from * WIDE);
+    return any;
+}
+
+static bool move_block(struct descent *p, int from, float *change)
+{
+    bool moved = descend_block(p, from, change);
+    return (p->grid->refit && refit_block(p, from, change)) || moved;
+}
+
+/* Every block once; what a block changed is in the gradient before the next is looked at. */
+static bool pass_blocks(struct descent *p, bool (*visit)(struct descent *p, int from, float *change))
+{
+    float change[BLOCK * WIDE];
+    bool any = false;
+    for (int from = 0; from < p->n; from += BLOCK) {
+        memset(change, 0, sizeof change);
+        bool moved = visit(p, from, change);
+        if (moved)
+            spread(p, from, change);
+        any |= moved;
+        p->changes += moved;
+    }
+    return any;
+}
+
 static void lanes_descend(struct descent *p)
 {
     set_values(p);
@@ -198,22 +358,10 @@ static void lanes_descend(struct descent *p)
             change[i] = p->value[(size_t)from * WIDE + (size_t)i] - p->w[(size_t)from * WIDE + (size_t)i];
         SOLVE_LINEAR.update(p->n / STRIP, rows / DEPTH, p->h + tiled_at(p->n, from, 0), (size_t)p->n * DEPTH, change, p->gradient);
     }
-    float moves[BLOCK * WIDE];
-    for (int pass = 0; pass < p->passes; pass++) {
-        bool any = false;
-        for (int from = 0; from < p->n; from += BLOCK) {
-            memset(moves, 0, sizeof moves);
-            bool moved = descend_block(p, from, moves);
-            if (p->grid->refit)
-                moved |= refit_block(p, from, moves);
-            if (moved)
-                spread(p, from, moves);
-            any |= moved;
-            p->changes += moved;
-        }
-        if (!any)
-            break;
-    }
+    for (int pass = 0; pass < p->passes && pass_blocks(p, move_block); pass++)
+        ;
+    for (int round = 0; p->grid->refit && round < p->searches && pass_blocks(p, search_block); round++)
+        pass_blocks(p, move_block);
 }
 
 const struct solve_kernels SOLVE_SET = { lanes_sweep, lanes_descend };

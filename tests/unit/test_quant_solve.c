@@ -221,6 +221,63 @@ static void test_gptq_equals_classical(void **state)
     hessian_close(&h);
 }
 
+/* e' h e of a row. */
+static double row_loss(const double *h, const float *w, const double *q, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            sum += ((double)w[i] - q[i]) * h[i * n + j] * ((double)w[j] - q[j]);
+    return sum;
+}
+
+/* The search over a row of one block is as good as the best of its scales under Babai's nearest plane, by double
+ * precision, and as what the sweep and descent had. */
+static void test_block_search(void **state)
+{
+    (void)state;
+    enum { B = BLOCK };
+    static float x[TOKENS * B], w[ROWS * B];
+    static double damped[B * B], r[B * B];
+    struct error err;
+    inputs(x, B, TOKENS);
+    weights(w, ROWS, B);
+    struct hessian h = make_hessian(x, B, TOKENS, NULL);
+    struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .damp = 0.02, .passes = 4, .act_order = true }, searched = o;
+    searched.searches = 1;
+    struct solution s[2];
+    MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, ROWS, B, &h, &o, NULL, &s[0], &err));
+    MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, ROWS, B, &h, &searched, NULL, &s[1], &err));
+    double mean = 0, total[2] = { 0 };
+    for (int i = 0; i < B; i++)
+        mean += h.h[(size_t)i * h.ld + (size_t)i] / B;
+    for (int i = 0; i < B * B; i++)
+        damped[i] = h.h[(size_t)(i / B) * h.ld + (size_t)(i % B)] + (i / B == i % B ? 0.02 * mean : 0);
+    back_factor(damped, r, B);
+    for (int row = 0; row < ROWS; row++) {
+        double q[B], loss[2], best = INFINITY;
+        float largest = 0, got[B];
+        for (int k = 0; k < 2; k++) {
+            formats[FORMAT_Q4_0].to_f32((const struct block_q4_0 *)s[k].bytes + row, got, B);
+            for (int i = 0; i < B; i++)
+                q[i] = (double)got[i];
+            total[k] += loss[k] = row_loss(damped, w + row * B, q, B);
+        }
+        for (int i = 0; i < B; i++)
+            largest = fabsf(w[row * B + i]) > largest ? fabsf(w[row * B + i]) : largest;
+        for (int k = 0; k < 32; k++) {
+            float scale = f16_to_f32(f32_to_f16((k < 16 ? largest : -largest) / (8 * (0.75f + 0.025f * (float)(k % 16)))));
+            babai(r, w + row * B, &scale, B, q);
+            best = fmin(best, row_loss(damped, w + row * B, q, B));
+        }
+        CHECK(loss[1] <= 1.0001 * fmin(best, loss[0]), "row %d: %.6g, by double precision %.6g, before %.6g", row, loss[1], best, loss[0]);
+    }
+    CHECK(total[1] < 0.99 * total[0], "search gained nothing: %.6g of %.6g", total[1], total[0]);
+    free(s[0].bytes);
+    free(s[1].bytes);
+    hessian_close(&h);
+}
+
 /* The sweep's own sum of losses is e' (H + lambda) e of what it wrote: checked through solve_matrix' undamped loss
  * with a tiny damp.  And each refinement must help: scales by diag(H) < plain; GPTQ < rounding; act-order and descent
  * on top; descent alone between. */
@@ -234,8 +291,11 @@ static void test_order_of_methods(void **state)
     weights(w, HEIGHT, WIDTH);
     struct hessian h = make_hessian(x, WIDTH, T, NULL);
     static const struct solve_options options[] = {
-        { ALGORITHM_RTN, 0, 0, false, true, 0, false }, { ALGORITHM_CD, 0, 4, false, true, 0, false }, { ALGORITHM_GPTQ, 0, 0, false, true, 0, false },
-        { ALGORITHM_GPTQ, 0, 0, true, true, 0, false }, { ALGORITHM_GPTQ, 0, 4, true, true, 0, false },
+        { ALGORITHM_RTN, 0, 0, false, true, 0, false, 0 },  { ALGORITHM_CD, 0, 4, false, true, 0, false, 0 },
+        { ALGORITHM_GPTQ, 0, 0, false, true, 0, false, 0 }, { ALGORITHM_GPTQ, 0, 0, true, true, 0, false, 0 },
+        { ALGORITHM_GPTQ, 0, 4, true, true, 0, false, 0 },
+        /* the search lowers the damped loss: with little damping this one as well */
+        { ALGORITHM_GPTQ, 0.001, 4, true, true, 0, false, 0 }, { ALGORITHM_GPTQ, 0.001, 4, true, true, 0, false, 2 },
     };
     double loss[ARRAY_LEN(options)];
     static const struct { enum format_id f; const char *name; } grids[] = {
@@ -266,6 +326,7 @@ static void test_order_of_methods(void **state)
         }
         CHECK(loss[1] < loss[0] && loss[2] < loss[0] && loss[4] < loss[3], "%s: rtn %.4g cd %.4g gptq %.4g act-order %.4g + descent %.4g",
               grids[g].name, loss[0], loss[1], loss[2], loss[3], loss[4]);
+        CHECK(grid->refit ? loss[6] < loss[5] : loss[6] == loss[5], "%s: descent %.4g, with search %.4g", grids[g].name, loss[5], loss[6]);
         CHECK(loss[4] < (g ? 0.95 : 0.75) * loss[0], "%s: gptq %.4g of rtn %.4g", grids[g].name, loss[4], loss[0]);
     }
     free(x);
@@ -516,7 +577,7 @@ static void run_group(const struct solve_kernels *k, const struct grid *grid, co
     }
     const struct sweep sweep = { grid, N, tiled, d, order, g->s, g->inv, g->m, w, g->swept, g->codes, g->loss };
     k->sweep(&sweep);
-    struct descent down = { .grid = grid, .n = N, .passes = 3, .h = tiled, .w = w, .s = g->s, .inv = g->inv, .m = g->m,
+    struct descent down = { .grid = grid, .n = N, .passes = 3, .searches = 2, .h = tiled, .w = w, .s = g->s, .inv = g->inv, .m = g->m,
                             .codes = g->codes, .value = g->value, .gradient = g->gradient };
     k->descend(&down);
 }
@@ -557,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_hessian),
         cmocka_unit_test(test_cholesky),
         cmocka_unit_test(test_gptq_equals_classical),
+        cmocka_unit_test(test_block_search),
         cmocka_unit_test(test_order_of_methods),
         cmocka_unit_test(test_drift),
         cmocka_unit_test(test_degenerate),
