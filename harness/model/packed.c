@@ -1,7 +1,7 @@
 /* packed.c - quantized Hugging Face checkpoints: which layout it is, and what all layouts share.
  *
  * Values are kept exactly: a matrix becomes blocks of codes with an f32 scale and min (format.h, I4M and I8M) or a
- * codebook block (NF4, FP4).  Layouts that we do not read are refused by name, with the reason. */
+ * codebook block (NF4, FP4, MXFP4, NVFP4).  Layouts that we do not read are refused by name, with the reason. */
 #include "packed.h"
 
 #include <math.h>
@@ -57,6 +57,31 @@ float raw_float(const struct raw_tensor *r, int64_t i)
     return r->type == RAW_F16 ? f16_to_f32(h) : bf16_to_f32(h);
 }
 
+bool bad_dtype(const struct module *m, const struct raw_tensor *r, const char *expected)
+{
+    return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s and %d dimensions, expected %s", r->file, r->name, r->type_name, r->n_dims, expected);
+}
+
+static bool groups_from(struct module *m, const char *scales, int dim)
+{
+    const struct raw_tensor *s = module_part(m, scales);
+    if (!s || s->n_dims != 2)
+        return fail(m->err, STATUS_FORMAT, "%s: %s has no %s matrix", m->f->metadata_path, m->base, scales);
+    m->groups = s->dims[dim];
+    m->group = (m->cols + m->groups - 1) / m->groups;
+    return module_float(m, scales, dim ? m->rows : m->groups, dim ? m->groups : m->rows, &m->scale);
+}
+
+bool groups_along_columns(struct module *m, const char *scales)
+{
+    return groups_from(m, scales, 0);
+}
+
+bool groups_along_rows(struct module *m, const char *scales)
+{
+    return groups_from(m, scales, 1);
+}
+
 /* ---- column order: groups of g_idx side by side ---- */
 
 static int32_t group_of(const struct module *m, int64_t k)
@@ -103,13 +128,13 @@ static int64_t block_group(const struct module *m, const int32_t *k)
     return group_of(m, k[0]);
 }
 
-static void put_block(uint8_t *out, int bits, const uint8_t *codes, float scale, float min)
+static void put_block(uint8_t *out, bool wide, const uint8_t *codes, float scale, float min)
 {
     memcpy(out, &scale, 4);
     memcpy(out + 4, &min, 4);
-    if (bits == 8)
+    if (wide)
         memcpy(out + 8, codes, 32);
-    for (int j = 0; bits < 8 && j < 16; j++)
+    for (int j = 0; !wide && j < 16; j++)
         out[8 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
 }
 
@@ -131,17 +156,14 @@ static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, in
         if (!isfinite(scale) || !isfinite(min))
             return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, group %lld: the scale is not a finite number", m->f->metadata_path, m->base,
                         (long long)n, (long long)g);
-        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits, codes, scale, min);
+        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits > 4, codes, scale, min);
     }
     return true;
 }
 
 bool unpack_matrix(struct module *m, struct tensor *t)
 {
-    t->format = m->bits == 8 ? FORMAT_I8M : FORMAT_I4M;
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights in the %s layout are not supported (2, 4 and 8 are)", m->f->metadata_path,
-                    m->base, m->bits, m->rules->method);
+    t->format = m->bits > 4 ? FORMAT_I8M : FORMAT_I4M;
     if (m->cols % 32 || (!m->g_idx && (m->group < 1 || m->group % 32)))
         return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld in groups of %lld; both must be multiples of 32", m->f->metadata_path, m->base,
                     (long long)m->cols, (long long)m->group);
@@ -168,21 +190,31 @@ static const struct method methods[] = {
     { "compressed-tensors", load_compressed, NULL },
     { "torchao", load_torchao, NULL },
     { "mlx", load_mlx, NULL },
+    { "metal", load_mlx, NULL },
+    { "hqq", load_hqq, NULL },
     { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
     { "exl3", NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
     { "aqlm", NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
-    { "hqq", NULL, "its rows are packed across the matrix in a way that differs between versions; convert the original with another method" },
-    { "marlin", NULL, "a GPU-specific permutation of GPTQ; use the GPTQ file it was made from" },
-    { "eetq", NULL, "a GPU-specific layout" },
-    { "fp8", NULL, "8-bit floats with activation scaling" },
-    { "fbgemm_fp8", NULL, "8-bit floats with activation scaling" },
-    { "mxfp4", NULL, "only known here inside GGUF files" },
-    { "quip", NULL, "codes are lattice points behind a Hadamard rotation" },
-    { "spqr", NULL, "its outliers are kept in a sparse matrix" },
     { "vptq", NULL, "vector codebooks, for which the engine has no kernel" },
-    { "higgs", NULL, "codes stand behind a Hadamard rotation" },
-    { "quanto", NULL, "stored as pickled subclasses" },
+    { "quip", NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "higgs", NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "fp_quant", NULL, "4-bit floats behind a Hadamard rotation" },
+    { "spqr", NULL, "its outliers are kept in a sparse matrix" },
+    { "marlin", NULL, "a GPU's permutation of GPTQ; use the GPTQ files it was made from" },
+    { "eetq", NULL, "8-bit codes in a GPU's permutation" },
+    { "quanto", NULL, "transformers quantizes with it while loading and writes no such folders; the layout of optimum-quanto's own has no written specification" },
+    { "fp8", NULL, "8-bit floats, for which the engine has no kernel, and activations rounded to them" },
+    { "fbgemm_fp8", NULL, "8-bit floats, for which the engine has no kernel, and activations rounded to them" },
+    { "mxfp8", NULL, "8-bit floats, for which the engine has no kernel" },
+    { "mxfp4", NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
+    { "nvfp4", NULL, "a scale for the whole matrix beside those of its blocks; NVFP4 without one is read from GGUF files and MLX folders" },
+    { "modelopt", NULL, "NVIDIA's FP8 and NVFP4 with scales for whole matrices and rounded activations" },
+    { "fouroversix", NULL, "NVFP4 with a scale for the whole matrix" },
+    { "quark", NULL, "one name for many layouts, most with rounded activations" },
+    { "sinq", NULL, "a scale for each column beside those of the groups" },
     { "bitnet", NULL, "its activations are quantized as part of the model" },
+    { "gemma", NULL, "Google's mobile layout, whose activations are rounded to ranges of its own; use the q4_0 files of the same model" },
+    { "gguf", NULL, "open the .gguf file itself" },
 };
 
 /* The section that describes the quantization, wherever the writer put it; NULL: none. */
@@ -216,9 +248,21 @@ static const char *string_in(const cJSON *o, const char *key, const char *absent
     return cJSON_IsString(v) ? v->valuestring : absent;
 }
 
+/* Names of the methods that are read, for messages. */
+static const char *readable(char names[128])
+{
+    size_t at = 0;
+    names[0] = 0;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (methods[i].load && at < 128)
+            at += (size_t)snprintf(names + at, 128 - at, "%s%s", at ? ", " : "", methods[i].name);
+    return names;
+}
+
 static bool refuse(const struct model_files *f, const char *what, const char *found, const char *why, struct error *err)
 {
-    return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\": %s", f->metadata_path, what, found, why);
+    char names[128];
+    return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\" is not read: %s (checkpoints that are: %s)", f->metadata_path, what, found, why, readable(names));
 }
 
 static bool check_gptq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
@@ -280,16 +324,22 @@ static bool check_bitsandbytes(struct packed *p, const struct model_files *f, co
     return true;
 }
 
+static bool mlx_mode_read(const char *mode)
+{
+    return !strcmp(mode, "affine") || !strcmp(mode, "mxfp4") || !strcmp(mode, "nvfp4");
+}
+
 static bool check_mlx(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
 {
+    static const char why[] = "only affine, mxfp4 and nvfp4 are; mxfp8's 8-bit floats have no kernel";
     const cJSON *e;
     const char *mode = string_in(q, "mode", "affine");
     (void)p;
-    if (strcmp(mode, "affine"))
-        return refuse(f, "MLX mode", mode, "only affine is read", err);
+    if (!mlx_mode_read(mode))
+        return refuse(f, "MLX mode", mode, why, err);
     cJSON_ArrayForEach(e, q)
-        if (cJSON_IsObject(e) && strcmp(string_in(e, "mode", "affine"), "affine"))
-            return refuse(f, "MLX mode", string_in(e, "mode", ""), "only affine is read", err);
+        if (cJSON_IsObject(e) && !mlx_mode_read(string_in(e, "mode", "affine")))
+            return refuse(f, "MLX mode", string_in(e, "mode", ""), why, err);
     return true;
 }
 
@@ -309,7 +359,7 @@ static bool pick_method(struct packed *p, const struct model_files *f, const cJS
     if (found && found->refusal)
         return refuse(f, "quant_method", name, found->refusal, err);
     if (!found && !known)
-        return refuse(f, "quant_method", name, "not a layout that this program reads (gptq, awq, bitsandbytes 4-bit, compressed-tensors, torchao, mlx)", err);
+        return refuse(f, "quant_method", name, "a layout that this program does not know", err);
     p->rules.method = found ? found->name : "auto-round";
     p->load = found ? found->load : NULL;
     for (size_t i = 0; i < ARRAY_LEN(checks); i++)

@@ -3,12 +3,6 @@
 
 #include <stdlib.h>
 
-/* Width of a code, from how many 32-bit words hold how many of them. */
-static int bits_from(int64_t words, int64_t codes)
-{
-    return codes > 0 && words * 32 % codes == 0 && words * 32 / codes <= 16 ? (int)(words * 32 / codes) : 0;
-}
-
 static bool is_words(const struct raw_tensor *r)
 {
     return r->n_dims == 2 && (r->type == RAW_I32 || r->type == RAW_U32);
@@ -16,47 +10,39 @@ static bool is_words(const struct raw_tensor *r)
 
 static bool bad_words(struct module *m, const struct raw_tensor *r)
 {
-    return fail(m->err, STATUS_FORMAT, "%s: %s is %s in %d dimensions, expected a matrix of 32-bit words", r->file, r->name, r->type_name, r->n_dims);
+    return bad_dtype(m, r, "a matrix of 32-bit words");
 }
 
-static unsigned field(uint32_t word, int bits, int64_t i)
+static int64_t words_of(const struct module *m, int64_t codes)
 {
-    return word >> (unsigned)(bits * (int)i) & ((1u << bits) - 1);
+    return (codes * m->bits + 31) / 32;
 }
 
-static bool odd_width(struct module *m)
+/* Width of a code, from how many 32-bit words hold how many of them without a gap; bit b of widths: width b is read. */
+static bool code_width(struct module *m, int64_t words, int64_t codes, unsigned widths)
 {
-    return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights are not supported (2, 4 and 8 are)", m->f->metadata_path, m->base, m->bits);
+    for (m->bits = 1; m->bits <= 8; m->bits++)
+        if (widths >> m->bits & 1 && words_of(m, codes) == words && words * 32 / codes == m->bits)
+            return true;
+    return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %lld words hold %lld codes, %.3g bits each, which is not a width that is read in the %s layout",
+                m->f->metadata_path, m->base, (long long)words, (long long)codes, 32.0 * (double)words / (double)codes, m->rules->method);
 }
 
 /* ---- GPTQ: codes packed along the inputs, zero points along the outputs ---- */
 
 static void gptq_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    int pack = 32 / m->bits;
     for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, k[i] / pack * m->rows + n), m->bits, k[i] % pack);
+        out[i] = (uint8_t)raw_bits(m->weight, n, m->rows, (int64_t)k[i] * m->bits, m->bits);
 }
 
 static void gptq_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    int pack = 32 / m->bits;
-    unsigned z = field(raw_word(m->zero, g * (m->rows / pack) + n / pack), m->bits, n % pack);
+    unsigned z = raw_bits(m->zero, g * words_of(m, m->rows), 1, n * m->bits, m->bits);
     if (m->rules->zeros_less_one)
         z = (z + 1) & ((1u << m->bits) - 1);
     *scale = raw_float(m->scale, g * m->rows + n);
     *min = -*scale * (float)z;
-}
-
-/* Number of groups and their width from the rows of scales; a width of -1 in the config means one group. */
-static bool groups_along_columns(struct module *m, const char *scales)
-{
-    const struct raw_tensor *s = module_part(m, scales);
-    if (!s || s->n_dims != 2)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has no %s matrix", m->f->metadata_path, m->base, scales);
-    m->groups = s->dims[0];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    return module_float(m, scales, m->groups, m->rows, &m->scale);
 }
 
 bool load_gptq(struct module *m, struct tensor *t, bool *found)
@@ -67,19 +53,17 @@ bool load_gptq(struct module *m, struct tensor *t, bool *found)
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[0], m->cols);
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return odd_width(m);
-    int pack = 32 / m->bits;
-    if (!module_need(m, "qweight", m->cols / pack, m->rows, &m->weight) || !groups_along_columns(m, "scales") ||
-        !module_need(m, "qzeros", m->groups, m->rows / pack, &m->zero))
+    /* 5, 6 and 7 bits stand in planes (gptq_p), not in one stream. */
+    if (!code_width(m, w->dims[0], m->cols, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8) ||
+        !module_need(m, "qweight", words_of(m, m->cols), m->rows, &m->weight) || !groups_along_columns(m, "scales") ||
+        !module_need(m, "qzeros", m->groups, words_of(m, m->rows), &m->zero))
         return false;
     if (!is_words(m->zero))
         return bad_words(m, m->zero);
     if (module_part(m, "g_idx") && !module_need(m, "g_idx", m->cols, 0, &m->g_idx))
         return false;
     if (m->g_idx && m->g_idx->type != RAW_I32)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s, expected I32", m->g_idx->file, m->g_idx->name, m->g_idx->type_name);
+        return bad_dtype(m, m->g_idx, "I32");
     m->codes = gptq_codes;
     m->scales = gptq_scales;
     return unpack_matrix(m, t);
@@ -92,12 +76,12 @@ static const uint8_t awq_nibble[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
 static void awq_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
     for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, k[i] * (m->rows / 8) + n / 8), 4, awq_nibble[n % 8]);
+        out[i] = (uint8_t)raw_bits(m->weight, k[i] * (m->rows / 8) + n / 8, 1, 4 * awq_nibble[n % 8], 4);
 }
 
 static void awq_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    unsigned z = m->zero ? field(raw_word(m->zero, g * (m->rows / 8) + n / 8), 4, awq_nibble[n % 8]) : 8;
+    unsigned z = m->zero ? raw_bits(m->zero, g * (m->rows / 8) + n / 8, 1, 4 * awq_nibble[n % 8], 4) : 8;
     *scale = raw_float(m->scale, g * m->rows + n);
     *min = -*scale * (float)z;
 }
@@ -110,10 +94,7 @@ bool load_awq(struct module *m, struct tensor *t, bool *found)
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->rows);
-    if (m->bits != 4)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights; the AWQ layout is known with 4", m->f->metadata_path, m->base, m->bits);
-    if (!module_need(m, "qweight", m->cols, m->rows / 8, &m->weight) || !groups_along_columns(m, "scales"))
+    if (!code_width(m, w->dims[1], m->rows, 1u << 4) || !module_need(m, "qweight", m->cols, m->rows / 8, &m->weight) || !groups_along_columns(m, "scales"))
         return false;
     if (module_part(m, "qzeros") && !module_need(m, "qzeros", m->groups, m->rows / 8, &m->zero))
         return false;
@@ -128,27 +109,15 @@ bool load_awq(struct module *m, struct tensor *t, bool *found)
 
 static void row_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    int pack = 32 / m->bits;
     for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, n * m->weight->dims[1] + k[i] / pack), m->bits, k[i] % pack);
+        out[i] = (uint8_t)raw_bits(m->weight, n * m->weight->dims[1], 1, (int64_t)k[i] * m->bits, m->bits);
 }
 
 static void compressed_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    int pack = 32 / m->bits;
-    unsigned z = m->zero ? field(raw_word(m->zero, n / pack * m->groups + g), m->bits, n % pack) : 1u << (m->bits - 1);
+    unsigned z = m->zero ? raw_bits(m->zero, g, m->groups, n * m->bits, m->bits) : 1u << (m->bits - 1);
     *scale = raw_float(m->scale, n * m->groups + g);
     *min = -*scale * (float)z;
-}
-
-static bool compressed_groups(struct module *m)
-{
-    const struct raw_tensor *s = module_part(m, "weight_scale");
-    if (!s || s->n_dims != 2)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has no weight_scale matrix", m->f->metadata_path, m->base);
-    m->groups = s->dims[1];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    return module_float(m, "weight_scale", m->rows, m->groups, &m->scale);
 }
 
 /* A g_idx of -1 throughout says that there is no act-order. */
@@ -160,7 +129,7 @@ static bool compressed_order(struct module *m)
     if (!module_need(m, "weight_g_idx", m->cols, 0, &m->g_idx))
         return false;
     if (m->g_idx->type != RAW_I32)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s, expected I32", m->g_idx->file, m->g_idx->name, m->g_idx->type_name);
+        return bad_dtype(m, m->g_idx, "I32");
     memcpy(&first, m->g_idx->data, sizeof first);
     if (first == -1)
         m->g_idx = NULL;
@@ -175,16 +144,13 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found)
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->cols);
-    if (m->bits != 4 && m->bits != 8)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %lld words hold a row of %lld; only 4 and 8 bits are read", m->f->metadata_path, m->base,
-                    (long long)w->dims[1], (long long)m->cols);
-    int pack = 32 / m->bits;
+    if (!code_width(m, w->dims[1], m->cols, 0x1fe))
+        return false;
     if (shape)
         shape->used = true;
-    if (!module_need(m, "weight_packed", m->rows, m->cols / pack, &m->weight) || !compressed_groups(m) || !compressed_order(m))
+    if (!module_need(m, "weight_packed", m->rows, words_of(m, m->cols), &m->weight) || !groups_along_rows(m, "weight_scale") || !compressed_order(m))
         return false;
-    if (module_part(m, "weight_zero_point") && !module_need(m, "weight_zero_point", (m->rows + pack - 1) / pack, m->groups, &m->zero))
+    if (module_part(m, "weight_zero_point") && !module_need(m, "weight_zero_point", words_of(m, m->rows), m->groups, &m->zero))
         return false;
     if (m->zero && !is_words(m->zero))
         return bad_words(m, m->zero);
@@ -201,60 +167,68 @@ static void mlx_scales(const struct module *m, int64_t n, int64_t g, float *scal
     *min = raw_float(m->zero, n * m->groups + g);
 }
 
+/* ---- MLX mxfp4 and nvfp4: ggml's blocks of the same names, nibbles in another order ---- */
+
+static void fp4_block(const struct module *m, const struct format *f, int64_t n, int64_t k, uint8_t *out)
+{
+    int sub = f->int_block, subs = f->block / sub;
+    for (int s = 0; s < subs; s++, k += sub) {
+        uint8_t *nibbles = out + subs + s * sub / 2;
+        out[s] = m->scale->data[n * m->groups + k / sub];
+        for (int j = 0; j < sub / 2; j++)
+            nibbles[j] = (uint8_t)(raw_bits(m->weight, n * m->weight->dims[1], 1, 4 * (k + j), 4) |
+                                   raw_bits(m->weight, n * m->weight->dims[1], 1, 4 * (k + j + sub / 2), 4) << 4);
+    }
+}
+
+static bool unpack_fp4(struct module *m, struct tensor *t, enum format_id id)
+{
+    const struct format *f = &formats[id];
+    uint8_t most = id == FORMAT_MXFP4 ? 0xfe : 0x7e;   /* above: not a number, or negative */
+    if (m->cols % f->block)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld, which %s wants to be a multiple of %d", m->f->metadata_path, m->base,
+                    (long long)m->cols, f->name, f->block);
+    for (int64_t i = 0; i < m->rows * m->groups; i++)
+        if (m->scale->data[i] > most)
+            return fail(m->err, STATUS_FORMAT, "%s: %s[%lld] is 0x%02x, not a finite positive number", m->scale->file, m->scale->name, (long long)i,
+                        m->scale->data[i]);
+    t->format = id;
+    t->bytes = (uint64_t)(m->rows * format_row_bytes(id, m->cols));
+    uint8_t *out = files_own(m->f, t->bytes, m->err);
+    t->data = out;
+    for (int64_t i = 0; out && i < m->rows * m->cols; i += f->block, out += f->block_bytes)
+        fp4_block(m, f, i / m->cols, i % m->cols, out);
+    return t->data != NULL;
+}
+
+/* Which of the two the shapes speak of: a scale byte for 32 or for 16 elements of four bits. */
+static bool load_mlx_fp4(struct module *m, struct tensor *t, const struct raw_tensor *w, const struct raw_tensor *s)
+{
+    m->groups = s->dims[1];
+    if (w->dims[1] * 8 != m->cols || (m->groups * 32 != m->cols && m->groups * 16 != m->cols))
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s has neither biases nor the shapes of mxfp4 or nvfp4 (%lld words and %lld scales a row of %lld)",
+                    m->f->metadata_path, m->base, (long long)w->dims[1], (long long)m->groups, (long long)m->cols);
+    if (!module_need(m, "weight", m->rows, m->cols / 8, &m->weight) || !module_need(m, "scales", m->rows, m->groups, &m->scale))
+        return false;
+    return unpack_fp4(m, t, m->groups * 32 == m->cols ? FORMAT_MXFP4 : FORMAT_NVFP4);
+}
+
 bool load_mlx(struct module *m, struct tensor *t, bool *found)
 {
     struct raw_tensor *w = module_part(m, "weight"), *s = module_part(m, "scales");
+    const char *biases = module_part(m, "qbiases") ? "qbiases" : "biases";      /* as transformers' "metal" calls them */
     if (!w || !s)
         return true;
     *found = true;
     if (!is_words(w) || s->n_dims != 2)
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->cols);
-    m->groups = s->dims[1];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return odd_width(m);
-    if (!module_need(m, "weight", m->rows, m->cols * m->bits / 32, &m->weight) || !module_float(m, "scales", m->rows, m->groups, &m->scale) ||
-        !module_float(m, "biases", m->rows, m->groups, &m->zero))
+    if (s->type == RAW_U8)
+        return load_mlx_fp4(m, t, w, s);
+    if (!code_width(m, w->dims[1], m->cols, 0x17e) || !module_need(m, "weight", m->rows, words_of(m, m->cols), &m->weight) ||
+        !groups_along_rows(m, "scales") || !module_float(m, biases, m->rows, m->groups, &m->zero))
         return false;
     m->codes = row_codes;
     m->scales = mlx_scales;
-    return unpack_matrix(m, t);
-}
-
-/* ---- torchao Int4Tensor: signed nibbles, even input first; scales and float zeros stand transposed ---- */
-
-static void torchao_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
-{
-    for (int i = 0; i < 32; i++) {
-        uint8_t byte = m->weight->data[n * (m->cols / 2) + k[i] / 2];
-        out[i] = (uint8_t)((byte >> 4 * (k[i] & 1) & 15) ^ 8);
-    }
-}
-
-static void torchao_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
-{
-    *scale = raw_float(m->scale, g * m->rows + n);
-    *min = raw_float(m->zero, g * m->rows + n) - 8 * *scale;
-}
-
-bool load_torchao(struct module *m, struct tensor *t, bool *found)
-{
-    struct raw_tensor *q = module_part(m, "_weight_qdata");
-    char key[256];
-    if (!q)
-        return true;
-    *found = true;
-    snprintf(key, sizeof key, "safetensors.%s.weight", m->base);
-    const char *type = kv_string(m->f, key);
-    if ((type && !strstr(type, "\"Int4Tensor\"")) || (q->type != RAW_I8 && q->type != RAW_U8) || module_part(m, "_weight_act_pre_scale"))
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: only torchao's plain Int4Tensor without pre-scaling is read", m->f->metadata_path, m->base);
-    m->bits = 4;
-    if (!module_need(m, "_weight_qdata", m->rows, m->cols / 2, &m->weight) || !groups_along_columns(m, "_weight_scale") ||
-        !module_float(m, "_weight_zero_point", m->groups, m->rows, &m->zero))
-        return false;
-    m->codes = torchao_codes;
-    m->scales = torchao_scales;
     return unpack_matrix(m, t);
 }
 
