@@ -261,15 +261,22 @@ static void test_splits(void **state)
     tiny_path(&b.dir, "s-00002-of-00002.gguf", two);
     write_gguf(one, 0, 6, 0);
     tiny_refused(one, "s-00002-of-00002.gguf", "a missing part");
-    write_gguf(two, 6, GGUF_TENSORS, 1);
-    MUST(model_open(&m, one, false, &err));
-    CHECK(m.n_tensors == GGUF_TENSORS, "%d tensors", m.n_tensors);
-    model_close(&m);
+    for (int first = 6; first >= 0; first -= 6) {       /* the first part may hold metadata alone */
+        write_gguf(one, 0, first, 0);
+        write_gguf(two, first, GGUF_TENSORS, 1);
+        MUST(model_open(&m, one, false, &err));
+        CHECK(m.n_tensors == GGUF_TENSORS && model_find(&m, "blk.0.ffn_down.weight"), "%d tensors", m.n_tensors);
+        model_close(&m);
+    }
     tiny_refused(two, "open the first", "the second part alone");
-    write_gguf(two, 0, 6, 1);
-    tiny_refused(one, "twice", "the same part twice");
+    write_gguf(one, 0, 6, 0);
+    tiny_refused(one, "twice", "tensors in both parts");
     write_gguf(two, 6, GGUF_TENSORS - 1, 1);
     tiny_refused(one, "split.tensors.count", "a part with a tensor less");
+    write_gguf(two, 6, GGUF_TENSORS, 0);
+    tiny_refused(one, "says it is part 1 of 2, by its name it is part 2 of 2", "the first part under the second's name");
+    write_gguf(two, 6, GGUF_TENSORS, 3);
+    tiny_refused(one, "says it is part 4 of 2", "a part of another number");
     finish(&b);
 }
 
