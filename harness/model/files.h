@@ -76,10 +76,19 @@ bool gguf_read(struct model_files *f, const char *path, struct error *err);
 /* path: a folder, or one .safetensors file. */
 bool safetensors_read(struct model_files *f, const char *path, struct error *err);
 
+/* ---- foreign.c: what is no model that we read, said by name ---- */
+/* dir lacks the file(s) missing; looks what else is there.  Always false. */
+bool foreign_folder(const char *dir, const char *missing, struct error *err);
+/* False: the file's first bytes are those of a known other kind. */
+bool foreign_file(const struct mapping *map, const char *path, struct error *err);
+/* False: metadata says adapter, projector, importance matrix .., or there are no tensors. */
+bool foreign_gguf(const struct model_files *f, const char *path, struct error *err);
+
 /* ---- arch.c ---- */
 struct arch {
     const char *name;           /* GGUF spelling */
     const char *hf[4];          /* model_type of config.json */
+    const char *models;         /* whose it is, for people */
     bool gemma;                 /* scaled embedding, GELU, sandwich norms, sliding layers */
     bool norm_add;              /* Hugging Face norms hold w - 1 */
     bool qk_norm, v_norm, qkv_bias, adjacent, moe;

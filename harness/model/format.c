@@ -228,5 +228,7 @@ const char *format_refusal(int ggml_type)
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
         if (refused[i].type == ggml_type)
             return refused[i].text;
+    if ((ggml_type >= 97 && ggml_type <= 99) || (ggml_type >= 133 && ggml_type < 400))
+        return "one of ik_llama.cpp's own (iq4_k, q6_0, q4_0_r8 ..), which ggml does not have: quantize the original with llama-quantize";
     return NULL;
 }

@@ -179,8 +179,8 @@ static bool info_type(struct cursor *c, struct info *i, int type)
     const char *refusal = format_refusal(type);
     i->t.type = RAW_GGML;
     if (!format_by_ggml_type(type, &i->t.format))
-        return fail(c->err, STATUS_UNSUPPORTED, "%s: tensor %s has type %s", c->path, i->t.name,
-                    refusal ? refusal : "that is unknown to this program");
+        return fail(c->err, STATUS_UNSUPPORTED, "%s: tensor %s has type %d, %s", c->path, i->t.name, type,
+                    refusal ? refusal : "which is unknown to this program");
     i->t.type_name = formats[i->t.format].name;
     return true;
 }
@@ -228,7 +228,7 @@ static bool read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *n_kv)
     if (c->ok && (version & 0xffff) == 0)
         return fail(c->err, STATUS_UNSUPPORTED, "%s: a big-endian GGUF; only little-endian files are read", c->path);
     if (c->ok && version != 2 && version != 3)
-        return fail(c->err, STATUS_UNSUPPORTED, "%s: GGUF version %llu, read are 2 and 3", c->path, (unsigned long long)version);
+        return fail(c->err, STATUS_UNSUPPORTED, "%s: GGUF version %llu, read are 2 and 3 (convert the original model again)", c->path, (unsigned long long)version);
     *n_tensors = take_uint(c, 8, "the header");
     *n_kv = take_uint(c, 8, "the header");
     if (c->ok && (*n_kv > (c->size - c->at) / MIN_KV_BYTES || *n_tensors > (c->size - c->at) / MIN_TENSOR_BYTES))

@@ -237,7 +237,7 @@ static bool open_config(struct model *m, const char *dir, struct error *err)
     path_join(&path, dir, "config.json");
     bool ok = text_ok(&path, err);
     if (ok && !file_exists(text_str(&path)))
-        ok = fail(err, STATUS_INPUT, "%s: no config.json beside the weights", m->path);
+        ok = foreign_folder(dir, "config.json", err);
     if (ok) {
         m->files->metadata_path = arena_str(&m->files->arena, text_str(&path), path.len, err);
         m->files->config = m->files->metadata_path ? json_parse_file(text_str(&path), MAX_CONFIG, err) : NULL;
@@ -251,9 +251,9 @@ static bool open_in(struct model *m, const char *path, const char *dir, struct e
 {
     const struct arch *a;
     struct packed *p = NULL;
-    bool ok = open_config(m, dir, err) && safetensors_read(m->files, path, err) && find_prefix(m->files, err) && hf_metadata(m->files, &a, err) &&
-              config_from_metadata(m, m->files, a, hf_has, err) && packed_open(&p, m->files, dir, err) && bind_all(m, p, a, err) &&
-              read_template(m, dir, err);
+    /* A layout that is not read is said before anything that it makes look broken. */
+    bool ok = open_config(m, dir, err) && packed_open(&p, m->files, dir, err) && safetensors_read(m->files, path, err) && find_prefix(m->files, err) &&
+              hf_metadata(m->files, &a, err) && config_from_metadata(m, m->files, a, hf_has, err) && bind_all(m, p, a, err) && read_template(m, dir, err);
     packed_close(p);
     return ok;
 }

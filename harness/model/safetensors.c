@@ -195,7 +195,7 @@ bool safetensors_read(struct model_files *f, const char *path, struct error *err
     else if (ok && file_exists(text_str(&single)))
         ok = read_file(f, text_str(&single), err);
     else if (ok)
-        ok = fail(err, STATUS_INPUT, "%s: neither model.safetensors nor model.safetensors.index.json in the folder", path);
+        ok = foreign_folder(path, "model.safetensors or model.safetensors.index.json", err);
     text_free(&single);
     text_free(&index);
     return ok && files_check_overlap(f, err);
