@@ -9,7 +9,7 @@
 
 #include "model/model.h"
 
-enum raw_type { RAW_GGML, RAW_F32, RAW_F16, RAW_BF16, RAW_I8, RAW_U8, RAW_I16, RAW_I32, RAW_U32, RAW_I64, RAW_OTHER };
+enum raw_type { RAW_GGML, RAW_F32, RAW_F16, RAW_BF16, RAW_I8, RAW_U8, RAW_I16, RAW_I32, RAW_U32, RAW_I64, RAW_F8, RAW_OTHER };
 
 struct raw_tensor {             /* as the file lists it; offsets and sizes are checked */
     const char *name;
@@ -45,6 +45,7 @@ struct model_files {
     bool tied, k_eq_v;          /* as config.json has it */
     cJSON *config;              /* the whole config.json */
     const char *packed_method;  /* "gptq", "mlx" ...; NULL: not quantized */
+    bool rounds_activations;    /* where it was meant to run activations are rounded too; here they are as in every other arm */
 };
 
 /* ---- files.c ---- */

@@ -90,6 +90,7 @@ static const struct scale_places {
     [FORMAT_IQ3_S] = { 1, 2, { 0 } },    [FORMAT_IQ1_S] = { 1, 2, { 0 } },     [FORMAT_TQ1_0] = { 1, 2, { 52 } },  [FORMAT_TQ2_0] = { 1, 2, { 64 } },
     [FORMAT_Q1_0] = { 1, 2, { 0 } },     [FORMAT_Q2_0] = { 1, 2, { 0 } },
     [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
+    [FORMAT_F8] = { 1, 4, { 0 } },
 };
 
 static bool places_finite(const struct scale_places *p, const uint8_t *block)

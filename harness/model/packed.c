@@ -1,7 +1,7 @@
 /* packed.c - quantized Hugging Face checkpoints: which layout it is, and what all layouts share.
  *
  * Values are kept exactly: a matrix becomes blocks of codes with an f32 scale and min (format.h, I4M and I8M) or a
- * codebook block (NF4, FP4, MXFP4, NVFP4).  Layouts that we do not read are refused by name, with the reason. */
+ * codebook block (NF4, FP4, MXFP4, NVFP4, F8).  Layouts that we do not read are refused by name, with the reason. */
 #include "packed.h"
 
 #include <math.h>
@@ -176,6 +176,37 @@ bool unpack_matrix(struct module *m, struct tensor *t)
     return ok;
 }
 
+static bool f8_block(struct module *m, int64_t n, int64_t k, uint8_t *out)
+{
+    const uint8_t *codes = m->weight->data + n * m->cols + k;
+    float scale, min;
+    m->scales(m, n, k / m->group, &scale, &min);
+    for (int j = 0; j < 32; j++)
+        if ((codes[j] & 0x7f) == 0x7f)
+            return fail(m->err, STATUS_FORMAT, "%s: %s[%lld][%lld] is not a number", m->weight->file, m->weight->name, (long long)n, (long long)(k + j));
+    if (!isfinite(scale))
+        return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, column %lld: the scale is not a finite number", m->f->metadata_path, m->base, (long long)n,
+                    (long long)k);
+    memcpy(out, &scale, sizeof scale);
+    memcpy(out + 4, codes, 32);
+    return true;
+}
+
+bool unpack_f8(struct module *m, struct tensor *t)
+{
+    t->format = FORMAT_F8;
+    if (m->cols % 32 || m->group % 32)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld with scales for %lld columns; both must be multiples of 32", m->f->metadata_path,
+                    m->base, (long long)m->cols, (long long)m->group);
+    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
+    uint8_t *data = files_own(m->f, t->bytes, m->err), *out = data;
+    bool ok = data != NULL;
+    for (int64_t i = 0; ok && i < m->rows * m->cols; i += 32, out += sizeof(struct block_f8))
+        ok = f8_block(m, i / m->cols, i % m->cols, out);
+    t->data = data;
+    return ok;
+}
+
 /* ---- which layout ---- */
 
 struct method {
@@ -192,6 +223,8 @@ static const struct method methods[] = {
     { "mlx", load_mlx, NULL },
     { "metal", load_mlx, NULL },
     { "hqq", load_hqq, NULL },
+    { "fp8", load_bytes, NULL },
+    { "fbgemm_fp8", load_bytes, NULL },
     { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
     { "exl3", NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
     { "aqlm", NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
@@ -203,9 +236,7 @@ static const struct method methods[] = {
     { "marlin", NULL, "a GPU's permutation of GPTQ; use the GPTQ files it was made from" },
     { "eetq", NULL, "8-bit codes in a GPU's permutation" },
     { "quanto", NULL, "transformers quantizes with it while loading and writes no such folders; the layout of optimum-quanto's own has no written specification" },
-    { "fp8", NULL, "8-bit floats, for which the engine has no kernel, and activations rounded to them" },
-    { "fbgemm_fp8", NULL, "8-bit floats, for which the engine has no kernel, and activations rounded to them" },
-    { "mxfp8", NULL, "8-bit floats, for which the engine has no kernel" },
+    { "mxfp8", NULL, "8-bit floats with scales that are powers of two, in a layout of transformers; MXFP8 is read from MLX folders" },
     { "mxfp4", NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
     { "nvfp4", NULL, "a scale for the whole matrix beside those of its blocks; NVFP4 without one is read from GGUF files and MLX folders" },
     { "modelopt", NULL, "NVIDIA's FP8 and NVFP4 with scales for whole matrices and rounded activations" },
@@ -265,7 +296,7 @@ static bool refuse(const struct model_files *f, const char *what, const char *fo
     return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\" is not read: %s (checkpoints that are: %s)", f->metadata_path, what, found, why, readable(names));
 }
 
-static bool check_gptq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_gptq(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *format = string_in(q, "checkpoint_format", "gptq");
     p->rules.zeros_less_one = strcmp(format, "gptq_v2") != 0;
@@ -276,7 +307,7 @@ static bool check_gptq(struct packed *p, const struct model_files *f, const cJSO
     return true;
 }
 
-static bool check_awq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_awq(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *version = string_in(q, "version", "gemm");
     (void)p;
@@ -285,7 +316,7 @@ static bool check_awq(struct packed *p, const struct model_files *f, const cJSON
     return true;
 }
 
-static bool check_autoround(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_autoround(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *packing = string_in(q, "packing_format", "auto_round");
     p->load = strstr(packing, "awq") ? load_awq : load_gptq;
@@ -296,18 +327,37 @@ static bool check_autoround(struct packed *p, const struct model_files *f, const
     return true;
 }
 
-static bool check_compressed(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+/* [rows, columns] that share a scale. */
+static bool read_block(struct packed *p, const struct model_files *f, const cJSON *block, struct error *err)
+{
+    for (int i = 0; i < 2 && cJSON_IsArray(block); i++) {
+        const cJSON *n = cJSON_GetArrayItem(block, i);
+        if (!cJSON_IsNumber(n) || !(n->valuedouble >= 1 && n->valuedouble <= 1 << 24))
+            return fail(err, STATUS_FORMAT, "%s: the block of a scale is not two numbers of rows and columns", f->metadata_path);
+        p->rules.block[i] = (int64_t)n->valuedouble;
+    }
+    return true;
+}
+
+static bool check_fp8(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    f->rounds_activations = true;
+    return read_block(p, f, json_get(q, "weight_block_size"), err);
+}
+
+static bool check_compressed(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const cJSON *groups = json_get(q, "config_groups"), *g;
-    (void)p;
     cJSON_ArrayForEach(g, groups) {
         const char *format = string_in(g, "format", string_in(q, "format", "?"));
-        if (strcmp(format, "pack-quantized"))
-            return refuse(f, "compressed-tensors format", format, "only pack-quantized is read", err);
-        if (json_get(g, "input_activations") || json_get(g, "output_activations"))
-            return refuse(f, "compressed-tensors", "input_activations", "quantized activations would change the comparison", err);
-        if (json_get(g, "weights") && strcmp(string_in(json_get(g, "weights"), "type", "int"), "int"))
-            return refuse(f, "compressed-tensors weights type", string_in(json_get(g, "weights"), "type", "?"), "only int is read", err);
+        const cJSON *weights = json_get(g, "weights"), *bits = weights ? json_get(weights, "num_bits") : NULL;
+        if (strcmp(format, "pack-quantized") && strcmp(format, "int-quantized") && strcmp(format, "float-quantized") && strcmp(format, "naive-quantized"))
+            return refuse(f, "compressed-tensors format", format, "only pack-, int-, float- and naive-quantized are", err);
+        if (weights && strcmp(string_in(weights, "type", "int"), "int") && bits && bits->valuedouble != 8)
+            return refuse(f, "compressed-tensors weights type", string_in(weights, "type", "?"), "only 8-bit floats are", err);
+        if (!read_block(p, f, weights ? json_get(weights, "block_structure") : NULL, err))
+            return false;
+        f->rounds_activations |= cJSON_IsObject(json_get(g, "input_activations")) || cJSON_IsObject(json_get(g, "output_activations"));
     }
     if (json_get(q, "kv_cache_scheme"))
         return refuse(f, "compressed-tensors", "kv_cache_scheme", "a quantized K/V cache is not supported", err);
@@ -316,7 +366,7 @@ static bool check_compressed(struct packed *p, const struct model_files *f, cons
     return true;
 }
 
-static bool check_bitsandbytes(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_bitsandbytes(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     (void)p;
     if (cJSON_IsTrue(json_get(q, "load_in_8bit")))
@@ -326,12 +376,12 @@ static bool check_bitsandbytes(struct packed *p, const struct model_files *f, co
 
 static bool mlx_mode_read(const char *mode)
 {
-    return !strcmp(mode, "affine") || !strcmp(mode, "mxfp4") || !strcmp(mode, "nvfp4");
+    return !strcmp(mode, "affine") || !strcmp(mode, "mxfp4") || !strcmp(mode, "nvfp4") || !strcmp(mode, "mxfp8");
 }
 
-static bool check_mlx(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_mlx(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
-    static const char why[] = "only affine, mxfp4 and nvfp4 are; mxfp8's 8-bit floats have no kernel";
+    static const char why[] = "only affine, mxfp4, nvfp4 and mxfp8 are";
     const cJSON *e;
     const char *mode = string_in(q, "mode", "affine");
     (void)p;
@@ -343,13 +393,13 @@ static bool check_mlx(struct packed *p, const struct model_files *f, const cJSON
     return true;
 }
 
-static bool pick_method(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool pick_method(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     static const struct {
         const char *name;
-        bool (*check)(struct packed *, const struct model_files *, const cJSON *, struct error *);
+        bool (*check)(struct packed *, struct model_files *, const cJSON *, struct error *);
     } checks[] = { { "gptq", check_gptq }, { "awq", check_awq }, { "compressed-tensors", check_compressed }, { "bitsandbytes", check_bitsandbytes },
-                   { "mlx", check_mlx }, { "auto-round", check_autoround }, { "intel/auto-round", check_autoround } };
+                   { "mlx", check_mlx }, { "fp8", check_fp8 }, { "fbgemm_fp8", check_fp8 }, { "auto-round", check_autoround }, { "intel/auto-round", check_autoround } };
     const char *name = string_in(q, "quant_method", json_get(q, "group_size") && json_get(q, "bits") ? "mlx" : "(not named)");
     const struct method *found = NULL;
     bool known = strstr(name, "auto-round") != NULL;

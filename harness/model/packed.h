@@ -9,6 +9,7 @@
 struct packed_rules {           /* what the quantization config says */
     const char *method;         /* "gptq", "awq", "bitsandbytes", "mlx", "compressed-tensors", "torchao", "hqq" */
     bool zeros_less_one;        /* GPTQ v1 stores zero points minus one */
+    int64_t block[2];           /* rows and columns that share a scale of a byte layout; 0: the shapes tell */
 };
 
 struct module {                 /* one packed matrix while it is read */
@@ -21,6 +22,7 @@ struct module {                 /* one packed matrix while it is read */
     /* Filled by the loader. */
     int bits;                   /* 1 to 8; up to 4 become I4M blocks, more I8M */
     int64_t group, groups;      /* columns that share a scale; how many such groups a row has */
+    int64_t row_block;          /* rows that share it, in byte layouts */
     const struct raw_tensor *weight, *scale, *zero, *g_idx;
     /* codes of 32 columns k[] of row n; scale and min (value = scale * code + min) of group g of row n */
     void (*codes)(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
@@ -34,11 +36,16 @@ bool module_need(struct module *m, const char *suffix, int64_t d0, int64_t d1, c
 bool module_float(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out);
 float raw_float(const struct raw_tensor *r, int64_t i);
 bool unpack_matrix(struct module *m, struct tensor *t);
+bool unpack_f8(struct module *m, struct tensor *t);     /* weight: E4M3 bytes [rows x cols]; scales() gives their scales */
 bool bad_dtype(const struct module *m, const struct raw_tensor *r, const char *expected);       /* fails */
 /* Number of groups and their width from the rows of a [groups x rows] matrix of scales. */
 bool groups_along_columns(struct module *m, const char *scales);
 /* The same from its columns: [rows x groups]. */
 bool groups_along_rows(struct module *m, const char *scales);
+
+/* A signed byte a weight, [rows x cols], scales (and zero points, in I8 or floats) [rows / row_block x groups]. */
+void byte_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
+void byte_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min);
 
 /* Loaders: *found false when the module has no parts of the layout. */
 bool load_gptq(struct module *m, struct tensor *t, bool *found);
@@ -48,6 +55,7 @@ bool load_mlx(struct module *m, struct tensor *t, bool *found);
 bool load_compressed(struct module *m, struct tensor *t, bool *found);
 bool load_torchao(struct module *m, struct tensor *t, bool *found);
 bool load_hqq(struct module *m, struct tensor *t, bool *found);
+bool load_bytes(struct module *m, struct tensor *t, bool *found);
 
 static inline uint32_t raw_word(const struct raw_tensor *r, int64_t i)
 {

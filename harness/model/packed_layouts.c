@@ -1,6 +1,7 @@
 /* packed_layouts.c - where each checkpoint layout keeps codes, scales and zero points (quantization.md 6). */
 #include "packed.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static bool is_words(const struct raw_tensor *r)
@@ -140,7 +141,7 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found)
 {
     struct raw_tensor *w = module_part(m, "weight_packed"), *shape = module_part(m, "weight_shape");
     if (!w)
-        return true;
+        return load_bytes(m, t, found);
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
@@ -165,6 +166,23 @@ static void mlx_scales(const struct module *m, int64_t n, int64_t g, float *scal
 {
     *scale = raw_float(m->scale, n * m->groups + g);
     *min = raw_float(m->zero, n * m->groups + g);
+}
+
+/* ---- MLX mxfp8 ---- */
+
+static void e8m0_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
+{
+    uint8_t e = m->scale->data[n * m->groups + g];
+    *scale = e == 0xff ? NAN : ldexpf(1, e - 127);
+    *min = 0;
+}
+
+static bool load_mlx_fp8(struct module *m, struct tensor *t)
+{
+    m->group = 32;
+    m->groups = m->cols / 32;
+    m->scales = e8m0_scales;
+    return module_need(m, "weight", m->rows, m->cols / 4, &m->weight) && module_need(m, "scales", m->rows, m->groups, &m->scale) && unpack_f8(m, t);
 }
 
 /* ---- MLX mxfp4 and nvfp4: ggml's blocks of the same names, nibbles in another order ---- */
@@ -201,12 +219,14 @@ static bool unpack_fp4(struct module *m, struct tensor *t, enum format_id id)
     return t->data != NULL;
 }
 
-/* Which of the two the shapes speak of: a scale byte for 32 or for 16 elements of four bits. */
-static bool load_mlx_fp4(struct module *m, struct tensor *t, const struct raw_tensor *w, const struct raw_tensor *s)
+/* Which the shapes speak of: a scale byte for 32 or for 16 elements of four bits, or for 32 of eight. */
+static bool load_mlx_floats(struct module *m, struct tensor *t, const struct raw_tensor *w, const struct raw_tensor *s)
 {
     m->groups = s->dims[1];
+    if (w->dims[1] * 4 == m->cols && m->groups * 32 == m->cols)
+        return load_mlx_fp8(m, t);
     if (w->dims[1] * 8 != m->cols || (m->groups * 32 != m->cols && m->groups * 16 != m->cols))
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s has neither biases nor the shapes of mxfp4 or nvfp4 (%lld words and %lld scales a row of %lld)",
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s has neither biases nor the shapes of mxfp4, nvfp4 or mxfp8 (%lld words and %lld scales a row of %lld)",
                     m->f->metadata_path, m->base, (long long)w->dims[1], (long long)m->groups, (long long)m->cols);
     if (!module_need(m, "weight", m->rows, m->cols / 8, &m->weight) || !module_need(m, "scales", m->rows, m->groups, &m->scale))
         return false;
@@ -223,7 +243,7 @@ bool load_mlx(struct module *m, struct tensor *t, bool *found)
     if (!is_words(w) || s->n_dims != 2)
         return bad_words(m, w);
     if (s->type == RAW_U8)
-        return load_mlx_fp4(m, t, w, s);
+        return load_mlx_floats(m, t, w, s);
     if (!code_width(m, w->dims[1], m->cols, 0x17e) || !module_need(m, "weight", m->rows, words_of(m, m->cols), &m->weight) ||
         !groups_along_rows(m, "scales") || !module_float(m, biases, m->rows, m->groups, &m->zero))
         return false;

@@ -28,26 +28,13 @@ static bool int4_parts(struct module *m)
 }
 
 /* Int8Tensor, IntxUnpackedToInt8Tensor: a signed byte a weight, of which Intx may use fewer bits; [rows x groups]. */
-static void int8_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
-{
-    for (int i = 0; i < 32; i++)
-        out[i] = m->weight->data[n * m->cols + k[i]] ^ 0x80;
-}
-
-static void int8_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
-{
-    int64_t i = n * m->groups + g;
-    float zero = !m->zero ? 0 : m->zero->type == RAW_I8 ? (float)(int8_t)m->zero->data[i] : raw_float(m->zero, i);
-    *scale = raw_float(m->scale, i);
-    *min = -*scale * (zero + 128);
-}
-
 static bool int8_parts(struct module *m)
 {
     struct raw_tensor *zero = module_part(m, "_weight_zero_point");
     m->bits = 8;
-    m->codes = int8_codes;
-    m->scales = int8_scales;
+    m->row_block = 1;
+    m->codes = byte_codes;
+    m->scales = byte_scales;
     if (!module_need(m, "_weight_qdata", m->rows, m->cols, &m->weight) || !groups_along_rows(m, "_weight_scale"))
         return false;
     if (!zero)
@@ -66,7 +53,7 @@ static const struct torchao_class {
     { "Int8Tensor", "act_quant_kwargs", int8_parts },
 };
 
-/* The class of the matrix, and that its activations stay as they are. */
+/* The class of the matrix; activations multiplied by something would need that something. */
 static const struct torchao_class *torchao_class(struct module *m)
 {
     char key[256], name[64] = "(not named)";
@@ -86,10 +73,11 @@ static const struct torchao_class *torchao_class(struct module *m)
         active = a && !cJSON_IsNull(a);
     }
     cJSON_Delete(json);
-    if (c && !active && !module_part(m, "_weight_act_pre_scale"))
+    m->f->rounds_activations |= active;
+    if (c && !module_part(m, "_weight_act_pre_scale"))
         return c;
-    fail(m->err, STATUS_UNSUPPORTED, "%s: %s is torchao's %s%s; read are Int4Tensor, IntxUnpackedToInt8Tensor and Int8Tensor with plain activations",
-         m->f->metadata_path, m->base, name, c ? " with quantized or scaled activations" : "");
+    fail(m->err, STATUS_UNSUPPORTED, "%s: %s is torchao's %s%s; read are Int4Tensor, IntxUnpackedToInt8Tensor and Int8Tensor without such scales",
+         m->f->metadata_path, m->base, name, c ? " with scaled activations" : "");
     return NULL;
 }
 

@@ -20,7 +20,9 @@ static const struct { const char *name, *recipe; } checkpoints[] = {
     { "mlx_nvfp4", "mlx nvfp4" },                        { "metal_4bit", "metal i4m" },
     { "torchao_int4", "torchao i4m" },                   { "torchao_intx", "torchao i8m" },
     { "torchao_int8", "torchao i8m" },                   { "hqq_4bit", "hqq i4m" },
-    { "hqq_3bit", "hqq i4m" },
+    { "hqq_3bit", "hqq i4m" },                           { "fp8_block", "fp8 f8" },
+    { "mlx_mxfp8", "mlx f8" },                           { "compressed_tensors_fp8", "compressed-tensors f8" },
+    { "compressed_tensors_fp8_tensor", "compressed-tensors f8" }, { "compressed_tensors_int8", "compressed-tensors i8m" },
 };
 
 static void read_golden(const char *name, const char *file, struct text *out)

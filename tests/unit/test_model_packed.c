@@ -67,6 +67,16 @@ static void check_values(const struct tiny *t, const struct matrix *m, enum form
     model_close(&model);
 }
 
+/* Does inspect's recipe say that activations are to be rounded? */
+static void check_note(const struct tiny *t, bool want)
+{
+    struct error err;
+    struct model m;
+    MUST(model_open(&m, t->dir, false, &err));
+    CHECK((strstr(m.recipe, "activations not rounded") != NULL) == want, "recipe \"%s\"", m.recipe);
+    model_close(&m);
+}
+
 static void add_gptq(struct tiny *t, const struct matrix *m, bool v1, bool with_g_idx)
 {
     static uint32_t weight[K * N], zeros[G * N];
@@ -226,8 +236,8 @@ static void test_mlx(void **state)
             tiny_refused(t.dir, "7 bits each", "mlx with 7 bits");
         else
             check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4M, "mlx");
-        tiny_write(&t, ",\"quantization\":{\"group_size\":32,\"bits\":8,\"mode\":\"mxfp8\"}", NULL);
-        tiny_refused(t.dir, "mxfp8", "mlx mxfp8");
+        tiny_write(&t, ",\"quantization\":{\"group_size\":32,\"bits\":8,\"mode\":\"mxfp6\"}", NULL);
+        tiny_refused(t.dir, "mxfp6", "mlx mxfp6");
         tiny_remove(&t);
     }
     static const char *const words[] = { "", "biases", "biases" };
@@ -344,6 +354,14 @@ static void test_torchao(void **state)
     tiny_write(&t, torchao_config, int4);
     check_values(&t, &m, FORMAT_I4M, "torchao Int4Tensor");
     tiny_remove(&t);
+    /* activations that it would round do not change the weights */
+    static const char *const rounded[] = TORCHAO("{\"_type\": \"Int8Tensor\", \"_data\": {\"act_quant_kwargs\": {\"granularity\": 1}}}");
+    matrix_fill(&m, 8, false);
+    add_int8(&t, &m, false);
+    tiny_write(&t, torchao_config, rounded);
+    check_values(&t, &m, FORMAT_I8M, "torchao with rounded activations");
+    check_note(&t, true);
+    tiny_remove(&t);
     for (int zeros = 0; zeros < 2; zeros++) {
         matrix_fill(&m, 8, false);
         add_int8(&t, &m, zeros);
@@ -359,8 +377,7 @@ static void test_torchao_refusals(void **state)
     static const struct { const char *words, *meta[5]; } cases[] = {
         { "Int4TilePackedTo4dTensor", TORCHAO("{\"_type\": \"Int4TilePackedTo4dTensor\"}") },
         { "(not named)", { "tensor_names", "[]", NULL } },
-        { "activations", TORCHAO("{\"_type\": \"Int8Tensor\", \"_data\": {\"act_quant_kwargs\": {\"granularity\": 1}}}") },
-        { "activations", TORCHAO("{\"_type\": \"IntxUnpackedToInt8Tensor\", \"_data\": {\"activation_quantization\": \"int8_asym_per_token\"}}") },
+        { "scaled activations", TORCHAO("{\"_type\": \"Int4Tensor\"}") },
         { "_weight_zero_point", TORCHAO("{\"_type\": \"Int4Tensor\"}") },
         { "_weight_scale", TORCHAO("{\"_type\": \"Int4Tensor\"}") },
         { "_weight_qdata", TORCHAO("{\"_type\": \"Int8Tensor\", \"_data\": {}}") },
@@ -370,12 +387,143 @@ static void test_torchao_refusals(void **state)
         struct tiny t;
         matrix_fill(&m, 4, false);
         add_int4(&t, &m);
-        if (i == 4 || i == 5)
-            t.e[t.n - 1 - (i == 5)].name = "model.x";
+        if (i == 2)
+            tiny_add(&t, Q_PROJ "._weight_act_pre_scale", "F32", K, 0, (float[K]){ 0 }, K * 4);
+        if (i == 3 || i == 4)
+            t.e[t.n - 1 - (i == 4)].name = "model.x";
         tiny_write(&t, torchao_config, cases[i].meta);
         tiny_refused(t.dir, cases[i].words, cases[i].words);
         tiny_remove(&t);
     }
+}
+
+/* A byte a weight with scales [d0 x d1] (d1 0: one dimension; both 0: a number) that rows_each x cols_each elements share. */
+struct bytes_case {
+    const char *dtype, *scale, *config;
+    int d0, d1, rows_each, cols_each;
+};
+
+static void add_bytes(struct tiny *t, const struct bytes_case *c, uint8_t *codes, float *scales)
+{
+    int n = (c->d0 ? c->d0 : 1) * (c->d1 ? c->d1 : 1);
+    for (int i = 0; i < N * K; i++) {
+        codes[i] = (uint8_t)random_at(9, (uint64_t)i);
+        codes[i] = (codes[i] & 0x7f) == 0x7f ? 0x7e : codes[i];
+    }
+    for (int i = 0; i < n; i++)
+        scales[i] = (float)(i + 1) / 64;
+    tiny_start(t, Q_PROJ ".weight");
+    tiny_add(t, Q_PROJ ".weight", c->dtype, N, K, codes, N * K);
+    tiny_add(t, c->scale, "F32", c->d0, c->d1, scales, (size_t)n * 4);
+    t->e[t->n - 1].n_dims = c->d0 ? t->e[t->n - 1].n_dims : 0;
+    tiny_write(t, c->config, NULL);
+}
+
+static void check_bytes(const struct bytes_case *c)
+{
+    static uint8_t codes[N * K];
+    float scales[N * G], row[K];
+    bool f8 = strcmp(c->dtype, "I8") != 0;
+    struct error err;
+    struct tiny t;
+    struct model m;
+    const struct tensor *q;
+    add_bytes(&t, c, codes, scales);
+    MUST(model_open(&m, t.dir, false, &err));
+    MUST(model_tensor(&m, "blk.0.attn_q.weight", N, K, 1, &q, &err));
+    CHECK(q->format == (f8 ? FORMAT_F8 : FORMAT_I8M), "%s: format %s", c->config, formats[q->format].name);
+    for (int i = 0; i < N * K; i++) {
+        struct block_f8 one = { .d = scales[i / K / c->rows_each * (c->d1 ? c->d1 : 1) + i % K / c->cols_each] };
+        float want[32];
+        one.qs[0] = codes[i];
+        formats[FORMAT_F8].to_f32(&one, want, 32);
+        if (!f8)
+            want[0] = one.d * (float)(int8_t)codes[i];
+        tensor_row(q, 0, i / K, row);
+        CHECK(row[i % K] == want[0], "%s [%d x %d], element %d: got %g, want %g", c->config, c->d0, c->d1, i, (double)row[i % K], (double)want[0]);
+    }
+    model_close(&m);
+    tiny_remove(&t);
+}
+
+#define FP8(MORE) ",\"quantization_config\":{\"quant_method\":\"fp8\"" MORE "}"
+#define COMPRESSED(FORMAT, TYPE) ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"" FORMAT "\",\"config_groups\":" \
+    "{\"g\":{\"weights\":{\"num_bits\":8,\"type\":\"" TYPE "\"},\"input_activations\":{\"num_bits\":8,\"dynamic\":true}}}}"
+static const struct bytes_case bytes_cases[] = {
+    { "F8_E4M3", Q_PROJ ".weight_scale_inv", FP8(",\"weight_block_size\":[32,32]"), N / 32, K / 32, 32, 32 },
+    { "F8_E4M3", Q_PROJ ".weight_scale_inv", FP8(",\"weight_block_size\":[48,32]"), 2, K / 32, 48, 32 },
+    { "F8_E4M3", Q_PROJ ".weight_scale_inv", FP8(""), 0, 0, N, K },
+    { "F8_E4M3", Q_PROJ ".weight_scale", ",\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}", N, 1, 1, K },
+    { "F8_E4M3", Q_PROJ ".weight_scale", COMPRESSED("float-quantized", "float"), N, 1, 1, K },
+    { "F8_E4M3", Q_PROJ ".weight_scale", COMPRESSED("float-quantized", "float"), 1, 0, N, K },
+    { "I8", Q_PROJ ".weight_scale", COMPRESSED("int-quantized", "int"), N, 1, 1, K },
+    { "I8", Q_PROJ ".weight_scale", COMPRESSED("int-quantized", "int"), N, G, 1, GROUP },
+};
+
+static void test_bytes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bytes_cases); i++)
+        check_bytes(&bytes_cases[i]);
+}
+
+static void test_broken_bytes(void **state)
+{
+    (void)state;
+    static const char *const words[] = { "is not a number", "not a finite number", "in the blocks that config.json names", "weight_scale_inv", "F8_E4M3" };
+    for (int fault = 0; fault < 5; fault++) {
+        static uint8_t codes[N * K];
+        float scales[N * G];
+        struct tiny t;
+        add_bytes(&t, &bytes_cases[0], codes, scales);
+        if (fault == 0)
+            ((uint8_t *)t.data[t.n - 2])[70] = 0xff;
+        if (fault == 1)
+            ((float *)t.data[t.n - 1])[3] = INFINITY;
+        if (fault == 2)
+            t.e[t.n - 1].dims[0] = 1, t.e[t.n - 1].dims[1] = 4;
+        if (fault == 3)
+            t.e[t.n - 1].dtype = "I32";
+        if (fault == 4)
+            t.e[t.n - 1].name = "model.x";
+        tiny_write(&t, bytes_cases[0].config, NULL);
+        tiny_refused(t.dir, words[fault], words[fault]);
+        tiny_remove(&t);
+    }
+}
+
+/* MLX mxfp8: E4M3 bytes in words, an E8M0 scale for 32. */
+static void test_mlx_fp8(void **state)
+{
+    (void)state;
+    static const char config[] = ",\"quantization\":{\"group_size\":32,\"bits\":8,\"mode\":\"mxfp8\"}";
+    static uint8_t codes[N * K], scales[N * G];
+    struct error err;
+    struct tiny t;
+    struct model m;
+    const struct tensor *q;
+    for (int i = 0; i < N * K; i++) {
+        codes[i] = (uint8_t)(random_at(9, (uint64_t)i) & 0xbf);
+        scales[i / 32] = (uint8_t)(100 + i / 32 % 60);
+    }
+    tiny_start(&t, Q_PROJ ".weight");
+    tiny_add(&t, Q_PROJ ".weight", "U32", N, K / 4, codes, sizeof codes);
+    tiny_add(&t, Q_PROJ ".scales", "U8", N, G, scales, sizeof scales);
+    tiny_write(&t, config, NULL);
+    MUST(model_open(&m, t.dir, false, &err));
+    MUST(model_tensor(&m, "blk.0.attn_q.weight", N, K, 1, &q, &err));
+    for (int i = 0; i < N * K; i++) {
+        struct block_f8 one = { .d = ldexpf(1, scales[i / 32] - 127), .qs = { codes[i] } };
+        float want[32], row[K];
+        formats[FORMAT_F8].to_f32(&one, want, 32);
+        tensor_row(q, 0, i / K, row);
+        CHECK(row[i % K] == want[0], "element %d: got %g, want %g", i, (double)row[i % K], (double)want[0]);
+    }
+    model_close(&m);
+    ((uint8_t *)t.data[t.n - 1])[5] = 0xff;
+    tiny_write(&t, config, NULL);
+    tiny_refused(t.dir, "not a finite number", "an E8M0 NaN");
+    tiny_remove(&t);
 }
 
 /* Codes of the flat matrix as rows of one group, laid over one another in `per` parts, the first in the highest bits. */
@@ -495,7 +643,7 @@ static void test_bitsandbytes(void **state)
 static void test_refused_methods(void **state)
 {
     (void)state;
-    static const char *const methods[] = { "exl2", "exl3", "aqlm", "vptq", "quip", "higgs", "fp_quant", "spqr", "marlin", "eetq", "quanto", "fp8", "fbgemm_fp8",
+    static const char *const methods[] = { "exl2", "exl3", "aqlm", "vptq", "quip", "higgs", "fp_quant", "spqr", "marlin", "eetq", "quanto",
                                            "mxfp8", "mxfp4", "nvfp4", "modelopt", "fouroversix", "quark", "sinq", "bitnet", "gemma", "gguf", "something-new" };
     struct tiny t;
     tiny_start(&t, "");
@@ -516,11 +664,13 @@ static void test_refusals(void **state)
     static const struct { const char *config, *words; } cases[] = {
         { ",\"quantization_config\":{\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_p\"}", "gptq_p" },
         { ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_8bit\":true}", "load_in_8bit" },
-        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"float-quantized\"}}}", "float-quantized" },
+        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"mxfp4-pack-quantized\"}}}",
+          "mxfp4-pack-quantized" },
+        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":{\"g\":{\"weights\":"
+          "{\"type\":\"float\",\"num_bits\":4}}}}", "8-bit floats" },
+        { ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[0,128]}", "two numbers of rows and columns" },
         { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"nvfp4-pack-quantized\"}}}",
           "nvfp4-pack-quantized" },
-        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"config_groups\":{\"g\":{\"input_activations\":"
-          "{\"num_bits\":8}}}}", "activations" },
         { ",\"quantization_config\":{\"quant_method\":\"auto-round\",\"packing_format\":\"auto_round\"}", "packing_format" },
     };
     struct tiny t;
@@ -590,7 +740,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gptq),       cmocka_unit_test(test_awq),         cmocka_unit_test(test_compressed_tensors),
         cmocka_unit_test(test_mlx),        cmocka_unit_test(test_mlx_fp4),      cmocka_unit_test(test_torchao),
-        cmocka_unit_test(test_torchao_refusals), cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
+        cmocka_unit_test(test_torchao_refusals), cmocka_unit_test(test_bytes), cmocka_unit_test(test_broken_bytes),
+        cmocka_unit_test(test_mlx_fp8),    cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
         cmocka_unit_test(test_refused_methods), cmocka_unit_test(test_refusals), cmocka_unit_test(test_broken_parts),
         cmocka_unit_test(test_mlx_folders),
     };
