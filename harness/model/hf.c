@@ -10,11 +10,12 @@ enum { MAX_CONFIG = 64 << 20 };
 static bool find_prefix(struct model_files *f, struct error *err)
 {
     static const char *const prefixes[] = { "model.language_model.", "language_model.model.", "language_model.", "model.", "" };
+    static const char *const names[] = { "weight", "embedding_quantized" };
     char name[96];
-    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
-        snprintf(name, sizeof name, "%sembed_tokens.weight", prefixes[i]);
+    for (size_t i = 0; i < ARRAY_LEN(prefixes) * ARRAY_LEN(names); i++) {
+        snprintf(name, sizeof name, "%sembed_tokens.%s", prefixes[i / ARRAY_LEN(names)], names[i % ARRAY_LEN(names)]);
         if (files_raw(f, name)) {
-            f->prefix = prefixes[i];
+            f->prefix = prefixes[i / ARRAY_LEN(names)];
             return true;
         }
     }
@@ -165,7 +166,8 @@ static bool tolerated(const struct model *m, const struct raw_tensor *r)
     };
     size_t skip = strlen(m->files->prefix);
     int layer, at = 0;
-    if (str_ends(r->name, "rotary_emb.inv_freq") || (m->files->tied && strstr(r->name, "lm_head.")))
+    if (str_ends(r->name, "rotary_emb.inv_freq") || str_ends(r->name, ".k_cache_scale") || str_ends(r->name, ".v_cache_scale") ||
+        (m->files->tied && strstr(r->name, "lm_head.")))
         return true;
     /* GPTQ writers add a bias of zeros to every matrix. */
     if (str_ends(r->name, ".bias") && all_zero(r))

@@ -451,12 +451,15 @@ static bool find_arch(struct converter *c)
     return kv_add_str(c->f, "general.architecture", c->a->name, c->err);
 }
 
-/* Multimodal configs carry the flag twice and may differ: the outer one holds where the weights have no head of their own. */
+/* Multimodal configs carry the flag twice and may differ: the outer one holds where the weights have no head of their own.  A head
+ * quantized by itself is no copy of the embedding, whatever the flag says. */
 static bool tied_output(const struct converter *c)
 {
     bool head = false;
     for (size_t i = 0; i < c->f->n_raw; i++)
         head |= strstr(c->f->raw[i].name, "lm_head.") != NULL;
+    if (files_raw(c->f, "lm_head.weight_scale"))
+        return false;
     return truth(c, "tie_word_embeddings", c->a->gemma || is_arch(c, "smollm3")) || (!head && cJSON_IsTrue(json_get(c->root, "tie_word_embeddings")));
 }
 

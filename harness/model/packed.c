@@ -223,6 +223,7 @@ static const struct method methods[] = {
     { "mlx", load_mlx, NULL },
     { "metal", load_mlx, NULL },
     { "hqq", load_hqq, NULL },
+    { "gemma", load_gemma, NULL },
     { "fp8", load_bytes, NULL },
     { "fbgemm_fp8", load_bytes, NULL },
     { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
@@ -244,7 +245,6 @@ static const struct method methods[] = {
     { "quark", NULL, "one name for many layouts, most with rounded activations" },
     { "sinq", NULL, "a scale for each column beside those of the groups" },
     { "bitnet", NULL, "its activations are quantized as part of the model" },
-    { "gemma", NULL, "Google's mobile layout, whose activations are rounded to ranges of its own; use the q4_0 files of the same model" },
     { "gguf", NULL, "open the .gguf file itself" },
 };
 

@@ -47,6 +47,9 @@ bool groups_along_rows(struct module *m, const char *scales);
 void byte_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
 void byte_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min);
 
+/* Zero in the middle of the codes' range, or packed down the rows (m->zero). */
+void middle_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min);
+
 /* Loaders: *found false when the module has no parts of the layout. */
 bool load_gptq(struct module *m, struct tensor *t, bool *found);
 bool load_awq(struct module *m, struct tensor *t, bool *found);
@@ -56,6 +59,7 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found);
 bool load_torchao(struct module *m, struct tensor *t, bool *found);
 bool load_hqq(struct module *m, struct tensor *t, bool *found);
 bool load_bytes(struct module *m, struct tensor *t, bool *found);
+bool load_gemma(struct module *m, struct tensor *t, bool *found);
 
 static inline uint32_t raw_word(const struct raw_tensor *r, int64_t i)
 {

@@ -1,6 +1,7 @@
 /* packed_bytes.c - a byte a weight: E4M3 floats or signed integers called "weight", with scales for the matrix, its rows, groups
  * of columns or blocks of both.  DeepSeek's and Qwen's fp8 (weight_scale_inv, which multiplies in spite of its name), fbgemm_fp8,
- * compressed-tensors' float-quantized and int-quantized. */
+ * compressed-tensors' float-quantized and int-quantized.  And Google's own layout of the mobile QAT models, whose bytes hold one, two or
+ * four weights. */
 #include "packed.h"
 
 void byte_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
@@ -68,4 +69,45 @@ bool load_bytes(struct module *m, struct tensor *t, bool *found)
     m->codes = byte_codes;
     m->scales = byte_scales;
     return w->type == RAW_F8 ? unpack_f8(m, t) : unpack_matrix(m, t);
+}
+
+/* ---- Google's layout ("gemma"): bytes filled from the lowest bits, codes with the zero in the middle; embeddings under names of
+ * their own ---- */
+
+static void gemma_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
+{
+    for (int i = 0; i < 32; i++) {
+        int64_t at = (int64_t)k[i] * m->bits;
+        out[i] = (uint8_t)(m->weight->data[n * m->weight->dims[1] + at / 8] >> at % 8 & ((1 << m->bits) - 1));
+    }
+}
+
+/* A scale of 0 means that the activations of this matrix were not calibrated and stay as they are. */
+static void gemma_activations(struct module *m)
+{
+    static const char *const names[] = { "input_activation_scale", "output_activation_scale" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct raw_tensor *r = module_part(m, names[i]);
+        if (r && (r->type == RAW_F32 || r->type == RAW_F16 || r->type == RAW_BF16)) {
+            r->used = true;
+            m->f->rounds_activations |= raw_float(r, 0) != 0;
+        }
+    }
+}
+
+bool load_gemma(struct module *m, struct tensor *t, bool *found)
+{
+    bool embedding = module_part(m, "embedding_quantized") != NULL;
+    const char *weight = embedding ? "embedding_quantized" : "weight", *scale = embedding ? "embedding_scale" : "weight_scale";
+    struct raw_tensor *w = module_part(m, weight);
+    if (!w || (w->type != RAW_U8 && w->type != RAW_I8))
+        return true;
+    *found = true;
+    m->bits = w->type == RAW_I8 ? 8 : w->n_dims == 2 && w->dims[1] * 4 == m->cols ? 2 : 4;
+    if (!module_need(m, weight, m->rows, m->cols * m->bits / 8, &m->weight) || !groups_along_rows(m, scale))
+        return false;
+    gemma_activations(m);
+    m->codes = w->type == RAW_I8 ? byte_codes : gemma_codes;
+    m->scales = middle_scales;
+    return unpack_matrix(m, t);
 }

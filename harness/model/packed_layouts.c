@@ -114,7 +114,7 @@ static void row_codes(const struct module *m, int64_t n, const int32_t *k, uint8
         out[i] = (uint8_t)raw_bits(m->weight, n * m->weight->dims[1], 1, (int64_t)k[i] * m->bits, m->bits);
 }
 
-static void compressed_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
+void middle_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
     unsigned z = m->zero ? raw_bits(m->zero, g, m->groups, n * m->bits, m->bits) : 1u << (m->bits - 1);
     *scale = raw_float(m->scale, n * m->groups + g);
@@ -156,7 +156,7 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found)
     if (m->zero && !is_words(m->zero))
         return bad_words(m, m->zero);
     m->codes = row_codes;
-    m->scales = compressed_scales;
+    m->scales = middle_scales;
     return unpack_matrix(m, t);
 }
 

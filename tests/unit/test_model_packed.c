@@ -526,6 +526,48 @@ static void test_mlx_fp8(void **state)
     tiny_remove(&t);
 }
 
+/* Google's layout: bytes filled from the lowest bits, zero in the middle, a scale a row; a name of its own for embeddings. */
+static void test_gemma(void **state)
+{
+    (void)state;
+    static const char config[] = ",\"quantization_config\":{\"quant_method\":\"gemma\",\"num_bits\":4}";
+    for (int bits = 2; bits <= 8; bits *= 2) {
+        static struct matrix m;
+        static uint32_t words[N * K / 4];
+        static uint8_t table[TINY_VOCAB * 32];
+        float scales[N], halves[TINY_VOCAB], activation = bits == 4 ? 0.5f : 0;
+        struct tiny t;
+        matrix_fill(&m, bits, false);
+        memset(words, 0, sizeof words);
+        for (int n = 0; n < N; n++) {
+            for (int k = 0; k < K; k++)
+                put_code(&words[n * K * bits / 32], 1, bits, k, bits == 8 ? m.code[n][k] ^ 128 : m.code[n][k]);
+            scales[n] = m.scale[n][0];
+            for (int g = 0; g < G; g++)
+                m.scale[n][g] = scales[n], m.zero[n][g] = 1 << (bits - 1);
+        }
+        for (int i = 0; i < TINY_VOCAB; i++)
+            halves[i] = 0.5f;
+        memset(table, 0x88, sizeof table);
+        tiny_start(&t, Q_PROJ ".weight");
+        t.e[0] = (struct safetensors_entry){ "model.embed_tokens.embedding_quantized", "U8", 2, { TINY_VOCAB, 32 } };
+        memcpy(t.data[0], table, t.bytes[0] = sizeof table);
+        tiny_add(&t, Q_PROJ ".weight", bits == 8 ? "I8" : "U8", N, K * bits / 8, words, (size_t)(N * K * bits / 8));
+        tiny_add(&t, Q_PROJ ".weight_scale", "F32", N, 1, scales, sizeof scales);
+        tiny_add(&t, Q_PROJ ".input_activation_scale", "F32", 1, 0, &activation, 4);
+        tiny_add(&t, Q_PROJ ".k_cache_scale", "F32", 1, 0, &activation, 4);
+        tiny_add(&t, "model.embed_tokens.embedding_scale", "F32", TINY_VOCAB, 1, halves, sizeof halves);
+        tiny_write(&t, config, NULL);
+        check_values(&t, &m, bits == 8 ? FORMAT_I8M : FORMAT_I4M, "gemma");
+        check_note(&t, bits == 4);
+        t.e[t.n - 4].dims[1] = 2;
+        t.e[t.n - 4].dims[0] = N / 2;
+        tiny_write(&t, config, NULL);
+        tiny_refused(t.dir, "weight_scale", "scales of another shape");
+        tiny_remove(&t);
+    }
+}
+
 /* Codes of the flat matrix as rows of one group, laid over one another in `per` parts, the first in the highest bits. */
 static void add_hqq(struct tiny *t, const struct matrix *m, int axis)
 {
@@ -644,7 +686,7 @@ static void test_refused_methods(void **state)
 {
     (void)state;
     static const char *const methods[] = { "exl2", "exl3", "aqlm", "vptq", "quip", "higgs", "fp_quant", "spqr", "marlin", "eetq", "quanto",
-                                           "mxfp8", "mxfp4", "nvfp4", "modelopt", "fouroversix", "quark", "sinq", "bitnet", "gemma", "gguf", "something-new" };
+                                           "mxfp8", "mxfp4", "nvfp4", "modelopt", "fouroversix", "quark", "sinq", "bitnet", "gguf", "something-new" };
     struct tiny t;
     tiny_start(&t, "");
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
@@ -741,7 +783,7 @@ int main(void)
         cmocka_unit_test(test_gptq),       cmocka_unit_test(test_awq),         cmocka_unit_test(test_compressed_tensors),
         cmocka_unit_test(test_mlx),        cmocka_unit_test(test_mlx_fp4),      cmocka_unit_test(test_torchao),
         cmocka_unit_test(test_torchao_refusals), cmocka_unit_test(test_bytes), cmocka_unit_test(test_broken_bytes),
-        cmocka_unit_test(test_mlx_fp8),    cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
+        cmocka_unit_test(test_mlx_fp8),    cmocka_unit_test(test_gemma),       cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
         cmocka_unit_test(test_refused_methods), cmocka_unit_test(test_refusals), cmocka_unit_test(test_broken_parts),
         cmocka_unit_test(test_mlx_folders),
     };
