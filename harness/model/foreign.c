@@ -8,9 +8,10 @@ static const struct neighbour {
     bool end, for_config;       /* for_config: also says why config.json is missing */
     const char *what;
 } neighbours[] = {
-    { "adapter_config.json", false, true, "says that this is a LoRA adapter and no model: merge it into its base model (peft's merge_and_unload), open that" },
-    { "consolidated.safetensors", false, true, "is Mistral's own layout: take the model-*.safetensors, their index and config.json of the same repository, "
-                                               "or convert it (transformers' convert_mistral_weights_to_hf.py)" },
+    { "adapter_config.json", false, true, "says that this is a LoRA adapter and no model: merge it into its base model (peft's merge_and_unload), "
+                                          "open that" },
+    { "consolidated.safetensors", false, true, "is Mistral's own layout: take model-*.safetensors, their index and config.json of the same repository, or "
+                                               "convert it (transformers' convert_mistral_weights_to_hf.py)" },
     { "consolidated.00.pth", false, true, "is Meta's own layout, pickled: convert it (transformers' convert_llama_weights_to_hf.py)" },
     { "qmodel.pt", false, true, "is HQQ's pickled form: only safetensors are read (hqq's save_to_safetensors writes them)" },
     { ".safetensors", true, false, "has a name of its own: give its path, with config.json beside it (shards need model.safetensors.index.json)" },

@@ -209,45 +209,6 @@ bool unpack_f8(struct module *m, struct tensor *t)
 
 /* ---- which layout ---- */
 
-struct method {
-    const char *name;
-    bool (*load)(struct module *m, struct tensor *t, bool *found);
-    const char *refusal;
-};
-static const struct method methods[] = {
-    { "gptq", load_gptq, NULL },
-    { "awq", load_awq, NULL },
-    { "bitsandbytes", load_bitsandbytes, NULL },
-    { "compressed-tensors", load_compressed, NULL },
-    { "torchao", load_torchao, NULL },
-    { "mlx", load_mlx, NULL },
-    { "metal", load_mlx, NULL },
-    { "hqq", load_hqq, NULL },
-    { "gemma", load_gemma, NULL },
-    { "fp8", load_bytes, NULL },
-    { "fbgemm_fp8", load_bytes, NULL },
-    { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
-    { "exl3", NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
-    { "aqlm", NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
-    { "vptq", NULL, "vector codebooks, for which the engine has no kernel" },
-    { "quip", NULL, "codes are lattice points behind a Hadamard rotation" },
-    { "higgs", NULL, "codes are lattice points behind a Hadamard rotation" },
-    { "fp_quant", NULL, "4-bit floats behind a Hadamard rotation" },
-    { "spqr", NULL, "its outliers are kept in a sparse matrix" },
-    { "marlin", NULL, "a GPU's permutation of GPTQ; use the GPTQ files it was made from" },
-    { "eetq", NULL, "8-bit codes in a GPU's permutation" },
-    { "quanto", NULL, "transformers quantizes with it while loading and writes no such folders; the layout of optimum-quanto's own has no written specification" },
-    { "mxfp8", NULL, "8-bit floats with scales that are powers of two, in a layout of transformers; MXFP8 is read from MLX folders" },
-    { "mxfp4", NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
-    { "nvfp4", NULL, "a scale for the whole matrix beside those of its blocks; NVFP4 without one is read from GGUF files and MLX folders" },
-    { "modelopt", NULL, "NVIDIA's FP8 and NVFP4 with scales for whole matrices and rounded activations" },
-    { "fouroversix", NULL, "NVFP4 with a scale for the whole matrix" },
-    { "quark", NULL, "one name for many layouts, most with rounded activations" },
-    { "sinq", NULL, "a scale for each column beside those of the groups" },
-    { "bitnet", NULL, "its activations are quantized as part of the model" },
-    { "gguf", NULL, "open the .gguf file itself" },
-};
-
 /* The section that describes the quantization, wherever the writer put it; NULL: none. */
 static const cJSON *find_section(struct packed *p, const struct model_files *f, const char *dir, struct error *err, bool *ok)
 {
@@ -279,20 +240,11 @@ static const char *string_in(const cJSON *o, const char *key, const char *absent
     return cJSON_IsString(v) ? v->valuestring : absent;
 }
 
-/* Names of the methods that are read, for messages. */
-static const char *readable(char names[128])
-{
-    size_t at = 0;
-    names[0] = 0;
-    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
-        if (methods[i].load && at < 128)
-            at += (size_t)snprintf(names + at, 128 - at, "%s%s", at ? ", " : "", methods[i].name);
-    return names;
-}
+static const char *readable(char names[160]);         /* names of the methods that are read */
 
 static bool refuse(const struct model_files *f, const char *what, const char *found, const char *why, struct error *err)
 {
-    char names[128];
+    char names[160];
     return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\" is not read: %s (checkpoints that are: %s)", f->metadata_path, what, found, why, readable(names));
 }
 
@@ -393,29 +345,70 @@ static bool check_mlx(struct packed *p, struct model_files *f, const cJSON *q, s
     return true;
 }
 
+/* To add a layout: its loader, its check of the config (or NULL), its row.  One that is not read has a reason instead. */
+static const struct method {
+    const char *name;           /* quant_method */
+    bool (*load)(struct module *m, struct tensor *t, bool *found);
+    bool (*check)(struct packed *p, struct model_files *f, const cJSON *q, struct error *err);
+    const char *refusal;
+} methods[] = {
+    { "gptq", load_gptq, check_gptq, NULL },
+    { "awq", load_awq, check_awq, NULL },
+    { "auto-round", load_gptq, check_autoround, NULL },
+    { "intel/auto-round", load_gptq, check_autoround, NULL },
+    { "bitsandbytes", load_bitsandbytes, check_bitsandbytes, NULL },
+    { "compressed-tensors", load_compressed, check_compressed, NULL },
+    { "torchao", load_torchao, NULL, NULL },
+    { "mlx", load_mlx, check_mlx, NULL },
+    { "metal", load_mlx, NULL, NULL },
+    { "hqq", load_hqq, NULL, NULL },
+    { "gemma", load_gemma, NULL, NULL },
+    { "fp8", load_bytes, check_fp8, NULL },
+    { "fbgemm_fp8", load_bytes, check_fp8, NULL },
+    { "exl2", NULL, NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
+    { "exl3", NULL, NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
+    { "aqlm", NULL, NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
+    { "vptq", NULL, NULL, "vector codebooks, for which the engine has no kernel" },
+    { "quip", NULL, NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "higgs", NULL, NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "fp_quant", NULL, NULL, "4-bit floats behind a Hadamard rotation" },
+    { "spqr", NULL, NULL, "its outliers are kept in a sparse matrix" },
+    { "marlin", NULL, NULL, "a GPU's permutation of GPTQ; use the GPTQ files it was made from" },
+    { "eetq", NULL, NULL, "8-bit codes in a GPU's permutation" },
+    { "quanto", NULL, NULL, "transformers quantizes with it while loading and writes no such folders; optimum-quanto's own have no written specification" },
+    { "mxfp8", NULL, NULL, "8-bit floats with scales that are powers of two, in a layout of transformers; MXFP8 is read from MLX folders" },
+    { "mxfp4", NULL, NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
+    { "nvfp4", NULL, NULL, "a scale for the whole matrix beside those of its blocks; NVFP4 without one is read from GGUF files and MLX folders" },
+    { "modelopt", NULL, NULL, "NVIDIA's FP8 and NVFP4 with scales for whole matrices and rounded activations" },
+    { "fouroversix", NULL, NULL, "NVFP4 with a scale for the whole matrix" },
+    { "quark", NULL, NULL, "one name for many layouts, most with rounded activations" },
+    { "sinq", NULL, NULL, "a scale for each column beside those of the groups" },
+    { "bitnet", NULL, NULL, "its activations are quantized as part of the model" },
+    { "gguf", NULL, NULL, "open the .gguf file itself" },
+};
+
+static const char *readable(char names[160])
+{
+    size_t at = 0;
+    names[0] = 0;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (methods[i].load && at < 160)
+            at += (size_t)snprintf(names + at, 160 - at, "%s%s", at ? ", " : "", methods[i].name);
+    return names;
+}
+
 static bool pick_method(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
-    static const struct {
-        const char *name;
-        bool (*check)(struct packed *, struct model_files *, const cJSON *, struct error *);
-    } checks[] = { { "gptq", check_gptq }, { "awq", check_awq }, { "compressed-tensors", check_compressed }, { "bitsandbytes", check_bitsandbytes },
-                   { "mlx", check_mlx }, { "fp8", check_fp8 }, { "fbgemm_fp8", check_fp8 }, { "auto-round", check_autoround }, { "intel/auto-round", check_autoround } };
     const char *name = string_in(q, "quant_method", json_get(q, "group_size") && json_get(q, "bits") ? "mlx" : "(not named)");
     const struct method *found = NULL;
-    bool known = strstr(name, "auto-round") != NULL;
     for (size_t i = 0; i < ARRAY_LEN(methods); i++)
         if (!strcmp(methods[i].name, name))
             found = &methods[i];
-    if (found && found->refusal)
-        return refuse(f, "quant_method", name, found->refusal, err);
-    if (!found && !known)
-        return refuse(f, "quant_method", name, "a layout that this program does not know", err);
-    p->rules.method = found ? found->name : "auto-round";
-    p->load = found ? found->load : NULL;
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++)
-        if (!strcmp(checks[i].name, name))
-            return checks[i].check(p, f, q, err);
-    return true;
+    if (!found || !found->load)
+        return refuse(f, "quant_method", name, found ? found->refusal : "a layout that this program does not know", err);
+    p->rules.method = found->name;
+    p->load = found->load;
+    return !found->check || found->check(p, f, q, err);
 }
 
 bool packed_open(struct packed **out, struct model_files *f, const char *dir, struct error *err)

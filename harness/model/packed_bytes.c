@@ -24,15 +24,12 @@ static bool scale_grid(struct module *m, const char *name, struct raw_tensor *s)
     const int64_t *block = m->rules->block;
     int64_t d0 = s->n_dims > 0 ? s->dims[0] : 1, d1 = s->n_dims > 1 ? s->dims[1] : 1;
     m->groups = d1;
-    if (d0 == 1 && d1 == 1)
-        m->row_block = m->rows, m->group = m->cols;
-    else if (block[0] && block[1])
-        m->row_block = block[0], m->group = block[1];
-    else
-        m->row_block = 1, m->group = (m->cols + d1 - 1) / d1;
-    if (s->n_dims > 2 || d0 != (m->rows + m->row_block - 1) / m->row_block || d1 != (m->cols + m->group - 1) / m->group)
+    bool blocks = block[0] && block[1] && d0 == (m->rows + block[0] - 1) / block[0] && d1 == (m->cols + block[1] - 1) / block[1], one = d0 == 1 && d1 == 1;
+    m->row_block = one ? m->rows : blocks ? block[0] : 1;
+    m->group = one ? m->cols : blocks ? block[1] : (m->cols + d1 - 1) / d1;
+    if (s->n_dims > 2 || (!one && !blocks && (d0 != m->rows || d1 != (m->cols + m->group - 1) / m->group)))
         return fail(m->err, STATUS_FORMAT, "%s: %s is [%lld x %lld] for a matrix of [%lld x %lld]%s", s->file, s->name, (long long)d0, (long long)d1,
-                    (long long)m->rows, (long long)m->cols, block[0] ? " in the blocks that config.json names" : "");
+                    (long long)m->rows, (long long)m->cols, block[0] ? ", which fits neither rows nor the blocks that config.json names" : "");
     if (s->n_dims)
         return module_float(m, name, d0, s->n_dims > 1 ? d1 : 0, &m->scale);
     s->used = true;             /* a number without a shape */

@@ -470,7 +470,7 @@ static void test_bytes(void **state)
 static void test_broken_bytes(void **state)
 {
     (void)state;
-    static const char *const words[] = { "is not a number", "not a finite number", "in the blocks that config.json names", "weight_scale_inv", "F8_E4M3" };
+    static const char *const words[] = { "is not a number", "not a finite number", "fits neither rows nor the blocks that config.json names", "weight_scale_inv", "F8_E4M3" };
     for (int fault = 0; fault < 5; fault++) {
         static uint8_t codes[N * K];
         float scales[N * G];
@@ -695,7 +695,7 @@ static void test_refused_methods(void **state)
         snprintf(quoted, sizeof quoted, "quant_method \"%s\" is not read: ", methods[i]);
         tiny_write(&t, config, NULL);
         tiny_refused(t.dir, quoted, methods[i]);
-        tiny_refused(t.dir, "checkpoints that are: gptq, awq, bitsandbytes, compressed-tensors, torchao, mlx", methods[i]);
+        tiny_refused(t.dir, "checkpoints that are: gptq, awq, auto-round, intel/auto-round, bitsandbytes, compressed-tensors, torchao, mlx", methods[i]);
     }
     tiny_remove(&t);
 }
