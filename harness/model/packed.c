@@ -7,6 +7,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+enum { TILE_ROWS = 64 };
+
 struct packed {
     struct packed_rules rules;
     bool (*load)(struct module *m, struct tensor *t, bool *found);
@@ -138,8 +140,8 @@ static void put_block(uint8_t *out, bool wide, const uint8_t *codes, float scale
         out[8 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
 }
 
-/* Column block b of all rows: layouts that pack along rows then read memory in order. */
-static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b)
+/* Column block b of rows first .. last - 1. */
+static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b, int64_t first, int64_t last)
 {
     int32_t k[32];
     int64_t row_bytes = format_row_bytes(t->format, m->cols);
@@ -148,7 +150,7 @@ static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, in
     int64_t g = block_group(m, k);
     if (g < 0 || g >= m->groups)
         return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: group sizes that are no multiple of 32 columns are not supported", m->f->metadata_path, m->base);
-    for (int64_t n = 0; n < m->rows; n++) {
+    for (int64_t n = first; n < last; n++) {
         uint8_t codes[32];
         float scale, min;
         m->codes(m, n, k, codes);
@@ -170,8 +172,11 @@ bool unpack_matrix(struct module *m, struct tensor *t)
     t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
     uint8_t *data = files_own(m->f, t->bytes, m->err);
     bool ok = data && column_order(m, &t->col_perm);
-    for (int64_t b = 0; ok && b < m->cols / 32; b++)
-        ok = unpack_columns(m, t, data, b);
+    m->run = !t->col_perm;
+    /* Some rows at a time: layouts that pack along rows and along columns both find their memory in the cache. */
+    for (int64_t n = 0; ok && n < m->rows; n += TILE_ROWS)
+        for (int64_t b = 0; ok && b < m->cols / 32; b++)
+            ok = unpack_columns(m, t, data, b, n, n + TILE_ROWS < m->rows ? n + TILE_ROWS : m->rows);
     t->data = data;
     return ok;
 }

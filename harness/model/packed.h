@@ -24,6 +24,7 @@ struct module {                 /* one packed matrix while it is read */
     int64_t group, groups;      /* columns that share a scale; how many such groups a row has */
     int64_t row_block;          /* rows that share it, in byte layouts */
     const struct raw_tensor *weight, *scale, *zero, *g_idx;
+    bool run;                   /* columns stand in order: k[] is a run from a multiple of 32 on */
     /* codes of 32 columns k[] of row n; scale and min (value = scale * code + min) of group g of row n */
     void (*codes)(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
     void (*scales)(const struct module *m, int64_t n, int64_t g, float *scale, float *min);

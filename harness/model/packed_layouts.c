@@ -29,12 +29,30 @@ static bool code_width(struct module *m, int64_t words, int64_t codes, unsigned 
                 m->f->metadata_path, m->base, (long long)words, (long long)codes, 32.0 * (double)words / (double)codes, m->rules->method);
 }
 
+/* Codes of columns k[] from a stream that begins with word first. */
+static void stream_codes(const struct module *m, int64_t first, int64_t stride, const int32_t *k, uint8_t *out)
+{
+    const struct raw_tensor *r = m->weight;
+    uint64_t bits = 0;
+    int64_t next = first + (int64_t)k[0] * m->bits / 32 * stride;
+    int have = 0;
+    for (int i = 0; i < 32 && !m->run; i++)
+        out[i] = (uint8_t)raw_bits(r, first, stride, (int64_t)k[i] * m->bits, m->bits);
+    for (int i = 0; i < 32 && m->run; i++, bits >>= m->bits, have -= m->bits) {
+        if (have < m->bits) {
+            bits |= (uint64_t)raw_word(r, next) << have;
+            have += 32;
+            next += stride;
+        }
+        out[i] = (uint8_t)(bits & ((1u << m->bits) - 1));
+    }
+}
+
 /* ---- GPTQ: codes packed along the inputs, zero points along the outputs ---- */
 
 static void gptq_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)raw_bits(m->weight, n, m->rows, (int64_t)k[i] * m->bits, m->bits);
+    stream_codes(m, n, m->rows, k, out);
 }
 
 static void gptq_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
@@ -110,8 +128,7 @@ bool load_awq(struct module *m, struct tensor *t, bool *found)
 
 static void row_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)raw_bits(m->weight, n * m->weight->dims[1], 1, (int64_t)k[i] * m->bits, m->bits);
+    stream_codes(m, n * m->weight->dims[1], 1, k, out);
 }
 
 void middle_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
