@@ -119,7 +119,7 @@ static void fp4_row(const void *row, float *out, int64_t n)
 
 /* Sign, 4 bits of exponent (bias 7), 3 of mantissa.  As with f16 one exact multiplication moves the bias and normalises; there is
  * no infinity, and the code that is no number, which loaders refuse, gives zero. */
-static float e4m3(uint8_t x)
+float e4m3_to_f32(uint8_t x)
 {
     uint32_t bits = (uint32_t)(x & 0x7f) << 20;
     float f;
@@ -135,7 +135,7 @@ static void f8_row(const void *row, float *out, int64_t n)
     const uint8_t *b = row;
     for (int64_t i = 0; i < n; i += 32, b += sizeof(struct block_f8))
         for (int j = 0; j < 32; j++)
-            out[i + j] = e4m3(b[4 + j]) * load_f32(b);
+            out[i + j] = e4m3_to_f32(b[4 + j]) * load_f32(b);
 }
 
 /* ---- eight unsigned bits: codes are moved by 128 to fit int8, and the min with them ---- */
@@ -200,6 +200,7 @@ const struct format formats[FORMAT_COUNT] = {
     [FORMAT_NF4]     = { "nf4",     -1,  32,  20,  nf4_row, .quantized = true },
     [FORMAT_FP4]     = { "fp4",     -1,  32,  20,  fp4_row, .quantized = true },
     [FORMAT_F8]      = { "f8",      -1,  32,  36,  f8_row, .quantized = true },
+    [FORMAT_F4]      = { "f4",      -1,  32,  24,  INTEGER(f4),      SUB(16, 8) },
 };
 
 int64_t format_row_bytes(enum format_id f, int64_t cols)

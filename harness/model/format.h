@@ -24,6 +24,7 @@ enum format_id {
     FORMAT_NF4,         /* 32 elements: f32 absmax, 16 bytes (nibbles as I4M): bitsandbytes nf4 */
     FORMAT_FP4,         /* likewise, bitsandbytes' fp4 values */
     FORMAT_F8,          /* 32 elements: f32 scale, 32 x E4M3: FP8 layouts, MLX mxfp8 */
+    FORMAT_F4,          /* 32 elements: 2 f32 scales, 2 x 8 bytes of E2M1 (as nvfp4): NVFP4 with a scale for the matrix */
     FORMAT_COUNT
 };
 
@@ -54,6 +55,7 @@ const char *format_refusal(int ggml_type);
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);       /* round to nearest even */
 float bf16_to_f32(uint16_t h);
+float e4m3_to_f32(uint8_t x);       /* the code that is no number gives 0 */
 uint16_t f32_to_bf16(float f);      /* round to nearest even, NaN kept quiet */
 
 /* On-disk blocks that quantizers write (little-endian, as ggml). */

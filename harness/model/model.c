@@ -90,7 +90,7 @@ static const struct scale_places {
     [FORMAT_IQ3_S] = { 1, 2, { 0 } },    [FORMAT_IQ1_S] = { 1, 2, { 0 } },     [FORMAT_TQ1_0] = { 1, 2, { 52 } },  [FORMAT_TQ2_0] = { 1, 2, { 64 } },
     [FORMAT_Q1_0] = { 1, 2, { 0 } },     [FORMAT_Q2_0] = { 1, 2, { 0 } },
     [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
-    [FORMAT_F8] = { 1, 4, { 0 } },
+    [FORMAT_F8] = { 1, 4, { 0 } },       [FORMAT_F4] = { 2, 4, { 0, 4 } },
 };
 
 static bool places_finite(const struct scale_places *p, const uint8_t *block)
@@ -161,7 +161,7 @@ static bool no_strangers(const struct model *m, struct error *err)
         const struct raw_tensor *r = &m->files->raw[i];
         if (!r->used && !layout_tolerates(&m->config, r->name))
             return fail(err, STATUS_FORMAT, "%s: unexpected tensor %s; architecture %s as configured has none of that name%s", r->file, r->name,
-                        m->config.arch, str_ends(r->name, ".scale") ? " (NVFP4 with a scale for the whole matrix is not read)" : "");
+                        m->config.arch, str_ends(r->name, ".scale") ? " (an NVFP4 GGUF with a scale for the whole matrix is not read)" : "");
     }
     return true;
 }

@@ -214,29 +214,38 @@ bool unpack_f8(struct module *m, struct tensor *t)
 
 /* ---- which layout ---- */
 
+/* A file of its own beside config.json, as the tools of these methods write it; NULL: none, or an error (*ok false). */
+static const cJSON *section_file(struct packed *p, const char *dir, struct error *err, bool *ok)
+{
+    static const struct { const char *file, *method, *within; } files[] = {
+        { "quantize_config.json", "gptq", NULL }, { "quant_config.json", "awq", NULL }, { "hf_quant_config.json", "modelopt", "quantization" },
+    };
+    cJSON *q = NULL;
+    for (size_t i = 0; !q && *ok && i < ARRAY_LEN(files); i++) {
+        struct text path = { 0 };
+        path_join(&path, dir, files[i].file);
+        if (text_ok(&path, NULL) && file_exists(text_str(&path))) {
+            p->owned = json_parse_file(text_str(&path), 1 << 24, err);
+            *ok = p->owned != NULL;
+            q = *ok && files[i].within ? cJSON_GetObjectItemCaseSensitive(p->owned, files[i].within) : p->owned;
+            if (q && !json_get(q, "quant_method"))
+                cJSON_AddStringToObject(q, "quant_method", files[i].method);
+        }
+        text_free(&path);
+    }
+    return q;
+}
+
 /* The section that describes the quantization, wherever the writer put it; NULL: none. */
 static const cJSON *find_section(struct packed *p, const struct model_files *f, const char *dir, struct error *err, bool *ok)
 {
-    static const char *const files[] = { "quantize_config.json", "quant_config.json" };
     const cJSON *text = json_get(f->config, "text_config"), *q = json_get(f->config, "quantization_config");
     *ok = true;
     if (!q && text)
         q = json_get(text, "quantization_config");
     if (!q)
         q = json_get(f->config, "quantization");
-    for (int i = 0; !q && *ok && i < 2; i++) {
-        struct text path = { 0 };
-        path_join(&path, dir, files[i]);
-        if (text_ok(&path, NULL) && file_exists(text_str(&path))) {
-            p->owned = json_parse_file(text_str(&path), 1 << 24, err);
-            *ok = p->owned != NULL;
-            q = p->owned;
-            if (*ok && !json_get(q, "quant_method"))
-                cJSON_AddStringToObject(p->owned, "quant_method", i ? "awq" : "gptq");
-        }
-        text_free(&path);
-    }
-    return q;
+    return q ? q : section_file(p, dir, err, ok);
 }
 
 static const char *string_in(const cJSON *o, const char *key, const char *absent)
@@ -302,16 +311,34 @@ static bool check_fp8(struct packed *p, struct model_files *f, const cJSON *q, s
     return read_block(p, f, json_get(q, "weight_block_size"), err);
 }
 
+static bool in_list(const char *name, const char *const *list)
+{
+    while (*list && strcmp(*list, name))
+        list++;
+    return *list != NULL;
+}
+
+static bool check_modelopt(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    static const char *const known[] = { "FP8", "NVFP4", NULL };
+    const char *algorithm = string_in(q, "quant_algo", "(not named)");
+    (void)p;
+    f->rounds_activations = true;
+    return in_list(algorithm, known) || refuse(f, "modelopt quant_algo", algorithm, "only FP8 and NVFP4 are", err);
+}
+
 static bool check_compressed(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
+    static const char *const compressed_formats[] = { "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
+                                                      "mxfp4-pack-quantized", NULL };
     const cJSON *groups = json_get(q, "config_groups"), *g;
     cJSON_ArrayForEach(g, groups) {
         const char *format = string_in(g, "format", string_in(q, "format", "?"));
         const cJSON *weights = json_get(g, "weights"), *bits = weights ? json_get(weights, "num_bits") : NULL;
-        if (strcmp(format, "pack-quantized") && strcmp(format, "int-quantized") && strcmp(format, "float-quantized") && strcmp(format, "naive-quantized"))
-            return refuse(f, "compressed-tensors format", format, "only pack-, int-, float- and naive-quantized are", err);
-        if (weights && strcmp(string_in(weights, "type", "int"), "int") && bits && bits->valuedouble != 8)
-            return refuse(f, "compressed-tensors weights type", string_in(weights, "type", "?"), "only 8-bit floats are", err);
+        if (!in_list(format, compressed_formats))
+            return refuse(f, "compressed-tensors format", format, "an unknown one, or one without a kernel (mxfp6, sparse)", err);
+        if (weights && strcmp(string_in(weights, "type", "int"), "int") && bits && bits->valuedouble != 8 && bits->valuedouble != 4)
+            return refuse(f, "compressed-tensors weights type", string_in(weights, "type", "?"), "only floats of 4 and 8 bits are", err);
         if (!read_block(p, f, weights ? json_get(weights, "block_structure") : NULL, err))
             return false;
         f->rounds_activations |= cJSON_IsObject(json_get(g, "input_activations")) || cJSON_IsObject(json_get(g, "output_activations"));
@@ -370,6 +397,7 @@ static const struct method {
     { "gemma", load_gemma, NULL, NULL },
     { "fp8", load_bytes, check_fp8, NULL },
     { "fbgemm_fp8", load_bytes, check_fp8, NULL },
+    { "modelopt", load_modelopt, check_modelopt, NULL },
     { "exl2", NULL, NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
     { "exl3", NULL, NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
     { "aqlm", NULL, NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
@@ -383,9 +411,8 @@ static const struct method {
     { "quanto", NULL, NULL, "transformers quantizes with it while loading and writes no such folders; optimum-quanto's own have no written specification" },
     { "mxfp8", NULL, NULL, "8-bit floats with scales that are powers of two, in a layout of transformers; MXFP8 is read from MLX folders" },
     { "mxfp4", NULL, NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
-    { "nvfp4", NULL, NULL, "a scale for the whole matrix beside those of its blocks; NVFP4 without one is read from GGUF files and MLX folders" },
-    { "modelopt", NULL, NULL, "NVIDIA's FP8 and NVFP4 with scales for whole matrices and rounded activations" },
-    { "fouroversix", NULL, NULL, "NVFP4 with a scale for the whole matrix" },
+    { "nvfp4", NULL, NULL, "transformers makes it while loading and writes no such folders; compressed-tensors' and modelopt's NVFP4 are read" },
+    { "fouroversix", NULL, NULL, "NVFP4 whose blocks choose between two largest values, in a layout of its own" },
     { "quark", NULL, NULL, "one name for many layouts, most with rounded activations" },
     { "sinq", NULL, NULL, "a scale for each column beside those of the groups" },
     { "bitnet", NULL, NULL, "its activations are quantized as part of the model" },

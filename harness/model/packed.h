@@ -24,6 +24,8 @@ struct module {                 /* one packed matrix while it is read */
     int64_t group, groups;      /* columns that share a scale; how many such groups a row has */
     int64_t row_block;          /* rows that share it, in byte layouts */
     const struct raw_tensor *weight, *scale, *zero, *g_idx;
+    float global;               /* of NVFP4 with a scale for the matrix, by which those of the blocks are multiplied or divided */
+    bool divide;
     bool run;                   /* columns stand in order: k[] is a run from a multiple of 32 on */
     /* codes of 32 columns k[] of row n; scale and min (value = scale * code + min) of group g of row n */
     void (*codes)(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
@@ -51,6 +53,11 @@ void byte_scales(const struct module *m, int64_t n, int64_t g, float *scale, flo
 /* Zero in the middle of the codes' range, or packed down the rows (m->zero). */
 void middle_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min);
 
+/* Floats of 4 and 8 bits (packed_floats.c): the scales of MLX modules are bytes; weight_packed of compressed-tensors is. */
+bool load_mlx_floats(struct module *m, struct tensor *t);
+bool load_compressed_fp4(struct module *m, struct tensor *t);
+void use_input_scales(struct module *m);        /* those of activations and of the K/V cache: they do not count */
+
 /* Loaders: *found false when the module has no parts of the layout. */
 bool load_gptq(struct module *m, struct tensor *t, bool *found);
 bool load_awq(struct module *m, struct tensor *t, bool *found);
@@ -61,6 +68,7 @@ bool load_torchao(struct module *m, struct tensor *t, bool *found);
 bool load_hqq(struct module *m, struct tensor *t, bool *found);
 bool load_bytes(struct module *m, struct tensor *t, bool *found);
 bool load_gemma(struct module *m, struct tensor *t, bool *found);
+bool load_modelopt(struct module *m, struct tensor *t, bool *found);
 
 static inline uint32_t raw_word(const struct raw_tensor *r, int64_t i)
 {

@@ -37,10 +37,9 @@ static bool scale_grid(struct module *m, const char *name, struct raw_tensor *s)
     return s->type == RAW_F32 || s->type == RAW_F16 || s->type == RAW_BF16 || bad_dtype(m, s, "F32, F16 or BF16");
 }
 
-/* Scales of activations: said by inspect, not used. */
-static void use_input_scales(struct module *m)
+void use_input_scales(struct module *m)
 {
-    static const char *const names[] = { "input_scale", "input_scale_ub", "input_zero_point", "activation_scale" };
+    static const char *const names[] = { "input_scale", "input_scale_ub", "input_zero_point", "activation_scale", "input_global_scale", "k_scale", "v_scale" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         struct raw_tensor *r = module_part(m, names[i]);
         if (r)

@@ -1,7 +1,6 @@
 /* packed_layouts.c - where each checkpoint layout keeps codes, scales and zero points (quantization.md 6). */
 #include "packed.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 static bool is_words(const struct raw_tensor *r)
@@ -160,6 +159,8 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found)
     if (!w)
         return load_bytes(m, t, found);
     *found = true;
+    if (w->type == RAW_U8)
+        return load_compressed_fp4(m, t);
     if (!is_words(w))
         return bad_words(m, w);
     if (!code_width(m, w->dims[1], m->cols, 0x1fe))
@@ -185,71 +186,6 @@ static void mlx_scales(const struct module *m, int64_t n, int64_t g, float *scal
     *min = raw_float(m->zero, n * m->groups + g);
 }
 
-/* ---- MLX mxfp8 ---- */
-
-static void e8m0_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
-{
-    uint8_t e = m->scale->data[n * m->groups + g];
-    *scale = e == 0xff ? NAN : ldexpf(1, e - 127);
-    *min = 0;
-}
-
-static bool load_mlx_fp8(struct module *m, struct tensor *t)
-{
-    m->group = 32;
-    m->groups = m->cols / 32;
-    m->scales = e8m0_scales;
-    return module_need(m, "weight", m->rows, m->cols / 4, &m->weight) && module_need(m, "scales", m->rows, m->groups, &m->scale) && unpack_f8(m, t);
-}
-
-/* ---- MLX mxfp4 and nvfp4: ggml's blocks of the same names, nibbles in another order ---- */
-
-static void fp4_block(const struct module *m, const struct format *f, int64_t n, int64_t k, uint8_t *out)
-{
-    int sub = f->int_block, subs = f->block / sub;
-    for (int s = 0; s < subs; s++, k += sub) {
-        uint8_t *nibbles = out + subs + s * sub / 2;
-        out[s] = m->scale->data[n * m->groups + k / sub];
-        for (int j = 0; j < sub / 2; j++)
-            nibbles[j] = (uint8_t)(raw_bits(m->weight, n * m->weight->dims[1], 1, 4 * (k + j), 4) |
-                                   raw_bits(m->weight, n * m->weight->dims[1], 1, 4 * (k + j + sub / 2), 4) << 4);
-    }
-}
-
-static bool unpack_fp4(struct module *m, struct tensor *t, enum format_id id)
-{
-    const struct format *f = &formats[id];
-    uint8_t most = id == FORMAT_MXFP4 ? 0xfe : 0x7e;   /* above: not a number, or negative */
-    if (m->cols % f->block)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld, which %s wants to be a multiple of %d", m->f->metadata_path, m->base,
-                    (long long)m->cols, f->name, f->block);
-    for (int64_t i = 0; i < m->rows * m->groups; i++)
-        if (m->scale->data[i] > most)
-            return fail(m->err, STATUS_FORMAT, "%s: %s[%lld] is 0x%02x, not a finite positive number", m->scale->file, m->scale->name, (long long)i,
-                        m->scale->data[i]);
-    t->format = id;
-    t->bytes = (uint64_t)(m->rows * format_row_bytes(id, m->cols));
-    uint8_t *out = files_own(m->f, t->bytes, m->err);
-    t->data = out;
-    for (int64_t i = 0; out && i < m->rows * m->cols; i += f->block, out += f->block_bytes)
-        fp4_block(m, f, i / m->cols, i % m->cols, out);
-    return t->data != NULL;
-}
-
-/* Which the shapes speak of: a scale byte for 32 or for 16 elements of four bits, or for 32 of eight. */
-static bool load_mlx_floats(struct module *m, struct tensor *t, const struct raw_tensor *w, const struct raw_tensor *s)
-{
-    m->groups = s->dims[1];
-    if (w->dims[1] * 4 == m->cols && m->groups * 32 == m->cols)
-        return load_mlx_fp8(m, t);
-    if (w->dims[1] * 8 != m->cols || (m->groups * 32 != m->cols && m->groups * 16 != m->cols))
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s has neither biases nor the shapes of mxfp4, nvfp4 or mxfp8 (%lld words and %lld scales a row of %lld)",
-                    m->f->metadata_path, m->base, (long long)w->dims[1], (long long)m->groups, (long long)m->cols);
-    if (!module_need(m, "weight", m->rows, m->cols / 8, &m->weight) || !module_need(m, "scales", m->rows, m->groups, &m->scale))
-        return false;
-    return unpack_fp4(m, t, m->groups * 32 == m->cols ? FORMAT_MXFP4 : FORMAT_NVFP4);
-}
-
 bool load_mlx(struct module *m, struct tensor *t, bool *found)
 {
     struct raw_tensor *w = module_part(m, "weight"), *s = module_part(m, "scales");
@@ -260,7 +196,7 @@ bool load_mlx(struct module *m, struct tensor *t, bool *found)
     if (!is_words(w) || s->n_dims != 2)
         return bad_words(m, w);
     if (s->type == RAW_U8)
-        return load_mlx_floats(m, t, w, s);
+        return load_mlx_floats(m, t);
     if (!code_width(m, w->dims[1], m->cols, 0x17e) || !module_need(m, "weight", m->rows, words_of(m, m->cols), &m->weight) ||
         !groups_along_rows(m, "scales") || !module_float(m, biases, m->rows, m->groups, &m->zero))
         return false;

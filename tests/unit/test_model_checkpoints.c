@@ -23,7 +23,8 @@ static const struct { const char *name, *recipe; } checkpoints[] = {
     { "hqq_3bit", "hqq i4m" },                           { "fp8_block", "fp8 f8" },
     { "mlx_mxfp8", "mlx f8" },                           { "compressed_tensors_fp8", "compressed-tensors f8" },
     { "compressed_tensors_fp8_tensor", "compressed-tensors f8" }, { "compressed_tensors_int8", "compressed-tensors i8m" },
-    { "gemma_mobile", "gemma i4m" },
+    { "gemma_mobile", "gemma i4m" },                     { "compressed_tensors_nvfp4", "compressed-tensors f4" },
+    { "compressed_tensors_mxfp4", "compressed-tensors mxfp4" },
 };
 
 static void read_golden(const char *name, const char *file, struct text *out)

@@ -299,6 +299,112 @@ static void test_mlx_fp4(void **state)
     }
 }
 
+/* Two weights a byte, as compressed-tensors and modelopt have them; global 0: no scale for the matrix. */
+struct fp4_case {
+    const char *weight, *scale_type, *global_name, *config;
+    float global;
+    bool divide;
+    enum format_id format;
+};
+
+static void add_fp4(struct tiny *t, const struct fp4_case *c, uint8_t *nibble, uint8_t *scales)
+{
+    static uint32_t words[N * K / 8];
+    bool e4m3 = strcmp(c->scale_type, "U8") != 0;
+    int sub = e4m3 ? 16 : 32;
+    memset(words, 0, sizeof words);
+    for (int i = 0; i < N * K; i++) {
+        nibble[i] = (uint8_t)(random_at(7, (uint64_t)i) & 15);
+        put_code(words, 1, 4, i, nibble[i]);
+        scales[i / sub] = (uint8_t)(e4m3 ? random_at(8, (uint64_t)(i / sub)) % 0x7f : 100 + random_at(8, (uint64_t)(i / sub)) % 40);
+    }
+    tiny_start(t, Q_PROJ ".weight");
+    tiny_add(t, c->weight, "U8", N, K / 2, words, sizeof words);
+    tiny_add(t, Q_PROJ ".weight_scale", c->scale_type, N, K / sub, scales, (size_t)(N * K / sub));
+    if (c->global != 0)
+        tiny_add(t, c->global_name, "F32", 1, 0, &c->global, 4);
+    tiny_add(t, Q_PROJ ".input_scale", "F32", 1, 0, (float[]){ 2 }, 4);
+    tiny_write(t, c->config, NULL);
+}
+
+#define COMPRESSED_FP4(FORMAT) ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"" FORMAT "\",\"config_groups\":" \
+    "{\"g\":{\"weights\":{\"num_bits\":4,\"type\":\"float\"}}}}"
+#define MODELOPT(ALGORITHM) ",\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"" ALGORITHM "\"}"
+static const struct fp4_case fp4_cases[] = {
+    { Q_PROJ ".weight_packed", "F8_E4M3", Q_PROJ ".weight_global_scale", COMPRESSED_FP4("nvfp4-pack-quantized"), 96, true, FORMAT_F4 },
+    { Q_PROJ ".weight_packed", "U8", "", COMPRESSED_FP4("mxfp4-pack-quantized"), 0, false, FORMAT_MXFP4 },
+    { Q_PROJ ".weight", "F8_E4M3", Q_PROJ ".weight_scale_2", MODELOPT("NVFP4"), 0.0078f, false, FORMAT_F4 },
+    { Q_PROJ ".weight", "F8_E4M3", "", MODELOPT("NVFP4"), 0, false, FORMAT_NVFP4 },
+};
+
+static void test_fp4(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < ARRAY_LEN(fp4_cases); c++) {
+        static uint8_t nibble[N * K], scales[N * K / 16];
+        const struct fp4_case *fc = &fp4_cases[c];
+        struct error err;
+        struct tiny t;
+        struct model m;
+        const struct tensor *q;
+        float row[K];
+        add_fp4(&t, fc, nibble, scales);
+        MUST(model_open(&m, t.dir, false, &err));
+        MUST(model_tensor(&m, "blk.0.attn_q.weight", N, K, 1, &q, &err));
+        CHECK(q->format == fc->format, "%s: format %s", fc->config, formats[q->format].name);
+        for (int i = 0; i < N * K; i++) {
+            static const float e2m1[16] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
+            float scale = fc->format == FORMAT_MXFP4 ? ldexpf(1, scales[i / 32] - 127) : e4m3_to_f32(scales[i / 16]);
+            scale = fc->global == 0 ? scale : fc->divide ? scale / fc->global : scale * fc->global;
+            tensor_row(q, 0, i / K, row);
+            CHECK(row[i % K] == e2m1[nibble[i]] * scale, "%s, element %d: got %g, want %g x %g", fc->config, i, (double)row[i % K],
+                  (double)e2m1[nibble[i]], (double)scale);
+        }
+        model_close(&m);
+        tiny_remove(&t);
+    }
+}
+
+static void test_broken_fp4(void **state)
+{
+    (void)state;
+    static const char *const words[] = { "not a finite positive number", "not a finite positive number", "weight_scale", "expected U8 or F8_E4M3", "weight_packed" };
+    for (int fault = 0; fault < 5; fault++) {
+        static uint8_t nibble[N * K], scales[N * K / 16];
+        struct tiny t;
+        add_fp4(&t, &fp4_cases[0], nibble, scales);
+        if (fault == 0)
+            ((uint8_t *)t.data[t.n - 3])[9] = 0x7f;
+        if (fault == 1)
+            *(float *)t.data[t.n - 2] = 0;
+        if (fault == 2)
+            t.e[t.n - 3].dims[0] /= 2, t.e[t.n - 3].dims[1] *= 2;
+        if (fault == 3)
+            t.e[t.n - 3].dtype = "I8";
+        if (fault == 4)
+            t.e[t.n - 4].dims[0] /= 2, t.e[t.n - 4].dims[1] *= 2;
+        tiny_write(&t, fp4_cases[0].config, NULL);
+        tiny_refused(t.dir, words[fault], words[fault]);
+        tiny_remove(&t);
+    }
+}
+
+/* modelopt's config in a file of its own. */
+static void test_modelopt_file(void **state)
+{
+    (void)state;
+    static uint8_t nibble[N * K], scales[N * K / 16];
+    struct fp4_case c = fp4_cases[2];
+    struct tiny t;
+    c.config = "";
+    add_fp4(&t, &c, nibble, scales);
+    tiny_put(&t, "hf_quant_config.json", "{\"producer\":{\"name\":\"modelopt\"},\"quantization\":{\"quant_algo\":\"NVFP4\"}}");
+    check_note(&t, true);
+    tiny_put(&t, "hf_quant_config.json", "{\"producer\":{\"name\":\"modelopt\"},\"quantization\":{\"quant_algo\":\"INT4_AWQ\"}}");
+    tiny_refused(t.dir, "INT4_AWQ", "another algorithm of modelopt");
+    tiny_remove(&t);
+}
+
 static void add_int4(struct tiny *t, const struct matrix *m)
 {
     static int8_t qdata[N * K / 2];
@@ -456,6 +562,7 @@ static const struct bytes_case bytes_cases[] = {
     { "F8_E4M3", Q_PROJ ".weight_scale", ",\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}", N, 1, 1, K },
     { "F8_E4M3", Q_PROJ ".weight_scale", COMPRESSED("float-quantized", "float"), N, 1, 1, K },
     { "F8_E4M3", Q_PROJ ".weight_scale", COMPRESSED("float-quantized", "float"), 1, 0, N, K },
+    { "F8_E4M3", Q_PROJ ".weight_scale", MODELOPT("FP8"), 0, 0, N, K },
     { "I8", Q_PROJ ".weight_scale", COMPRESSED("int-quantized", "int"), N, 1, 1, K },
     { "I8", Q_PROJ ".weight_scale", COMPRESSED("int-quantized", "int"), N, G, 1, GROUP },
 };
@@ -686,7 +793,7 @@ static void test_refused_methods(void **state)
 {
     (void)state;
     static const char *const methods[] = { "exl2", "exl3", "aqlm", "vptq", "quip", "higgs", "fp_quant", "spqr", "marlin", "eetq", "quanto",
-                                           "mxfp8", "mxfp4", "nvfp4", "modelopt", "fouroversix", "quark", "sinq", "bitnet", "gguf", "something-new" };
+                                           "mxfp8", "mxfp4", "nvfp4", "fouroversix", "quark", "sinq", "bitnet", "gguf", "something-new" };
     struct tiny t;
     tiny_start(&t, "");
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
@@ -706,13 +813,14 @@ static void test_refusals(void **state)
     static const struct { const char *config, *words; } cases[] = {
         { ",\"quantization_config\":{\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_p\"}", "gptq_p" },
         { ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_8bit\":true}", "load_in_8bit" },
-        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"mxfp4-pack-quantized\"}}}",
-          "mxfp4-pack-quantized" },
+        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"mxfp6-pack-quantized\"}}}",
+          "mxfp6-pack-quantized" },
         { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":{\"g\":{\"weights\":"
-          "{\"type\":\"float\",\"num_bits\":4}}}}", "8-bit floats" },
+          "{\"type\":\"float\",\"num_bits\":6}}}}", "floats of 4 and 8 bits" },
+        { ",\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"W4A8_AWQ\"}", "W4A8_AWQ" },
         { ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[0,128]}", "two numbers of rows and columns" },
-        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"nvfp4-pack-quantized\"}}}",
-          "nvfp4-pack-quantized" },
+        { ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"format\":\"sparse-24-bitmask\"}}}",
+          "sparse-24-bitmask" },
         { ",\"quantization_config\":{\"quant_method\":\"auto-round\",\"packing_format\":\"auto_round\"}", "packing_format" },
     };
     struct tiny t;
@@ -781,7 +889,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gptq),       cmocka_unit_test(test_awq),         cmocka_unit_test(test_compressed_tensors),
-        cmocka_unit_test(test_mlx),        cmocka_unit_test(test_mlx_fp4),      cmocka_unit_test(test_torchao),
+        cmocka_unit_test(test_mlx),        cmocka_unit_test(test_mlx_fp4),      cmocka_unit_test(test_fp4),
+        cmocka_unit_test(test_broken_fp4), cmocka_unit_test(test_modelopt_file), cmocka_unit_test(test_torchao),
         cmocka_unit_test(test_torchao_refusals), cmocka_unit_test(test_bytes), cmocka_unit_test(test_broken_bytes),
         cmocka_unit_test(test_mlx_fp8),    cmocka_unit_test(test_gemma),       cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
         cmocka_unit_test(test_refused_methods), cmocka_unit_test(test_refusals), cmocka_unit_test(test_broken_parts),
