@@ -363,7 +363,9 @@ static void check_pieces(const cJSON *row)
     struct error err = { 0 };
     const char *pre, *text;
     const cJSON *pieces;
-    MUST(json_str(row, "pre", &pre, "row", &err) && json_str(row, "text", &text, "row", &err) && json_array(row, "pieces", &pieces, "row", &err));
+    MUST(json_str(row, "pre", &pre, "row", &err));
+    MUST(json_str(row, "text", &text, "row", &err));
+    MUST(json_array(row, "pieces", &pieces, "row", &err));
     struct toy *y = toy_new("gpt2", pre);
     toy_add(y, "ab", TOKEN_NORMAL, 0);
     toy_merge(y, "a b");
