@@ -115,7 +115,8 @@ static struct plan read_plan(const struct job *j)
     int drift = setting_word(j, "drift");       /* auto, 1, 0 */
     return (struct plan){
         .solve = { .algorithm = algorithm, .act_order = setting_word(j, "order") == 0, .damp = setting_number(j, "damp"),
-                   .shrink = setting_number(j, "shrink"), .passes = (int)setting_number(j, "cd"), .searches = (int)setting_number(j, "search"),
+                   .shrink = setting_number(j, "shrink"), .passes = (int)setting_number(j, "cd"),
+                   .searches = (int)setting_number(j, "search"),
                    .drift = algorithm != ALGORITHM_RTN && (drift == 1 || (drift == 0 && drift_is_quick(j))) },
         .memory = setting_number(j, "memory") * 1048576,
     };
