@@ -173,11 +173,10 @@ INLINE void wide_quad(const int plane, const uint8_t *in, int s, const int j, co
 }
 
 /* The packed pairs are one stream, but scales lie at the end of each chunk: hardware alone follows it at half speed. */
-INLINE void prefetch_block(const struct stripe *w, int b)
+INLINE void prefetch_block(const uint8_t *ahead, size_t step, int b)
 {
-    const uint8_t *next = w->next + (size_t)b * w->next_step;
-    for (size_t i = 0; i < w->next_step; i += 64)
-        _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
+    for (size_t i = 0; i < step; i += 64)
+        _mm_prefetch((const char *)(ahead + (size_t)b * step + i), _MM_HINT_T0);
 }
 
 INLINE __m512i lut_of(const struct layout *l)
@@ -350,7 +349,7 @@ INLINE void multiply_block(const int plane, const bool wide, const int subs, boo
 }
 
 INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
-                            const struct stripe *w, const uint8_t *panel, const int T, bool ahead, const struct sums *sums)
+                            const struct stripe *w, const uint8_t *panel, const int T, const uint8_t *ahead, const struct sums *sums)
 {
     const int span = span_of(plane);
     const __m512i table = lut_of(l);
@@ -367,7 +366,7 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
             UNROLL
             for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
                 if (ahead)
-                    prefetch_block(w, b + j);
+                    prefetch_block(ahead, w->next_step, b + j);
                 multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in,
                                half ? half + (size_t)(32 * subs * (b + j - first)) : 0, s, j, table, panel, T, f);
             }
@@ -380,10 +379,10 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
 
 /* Each shape a function of its own so that registers are its accumulators. */
 typedef void stripe_shape(bool wide, bool has_min, const struct layout *l, const struct stripe *w, const uint8_t *panel,
-                          bool ahead, const struct sums *sums);
+                          const uint8_t *ahead, const struct sums *sums);
 #define SHAPE(PLANE, SUBS, T)                                                                                            \
     static void shape_##PLANE##_##SUBS##_##T(bool wide, bool has_min, const struct layout *l, const struct stripe *w,   \
-                                             const uint8_t *panel, bool ahead, const struct sums *sums)                 \
+                                             const uint8_t *panel, const uint8_t *ahead, const struct sums *sums)                 \
     {                                                                                                                    \
         if (wide)                                                                                                        \
             multiply_stripe(PLANE, true, SUBS, has_min, l, w, panel, T, ahead, sums);                                    \
@@ -407,7 +406,7 @@ SHAPES(PLANE_8, 2)
 static const int widths[] = { 6, 5, 4, 3, 2, 1 };
 
 static void multiply_stripe_avx512(enum format_id id, const struct stripe *w, bool wide, const uint8_t *panel, int T,
-                                   bool ahead, const struct sums *sums)
+                                   const uint8_t *ahead, const struct sums *sums)
 {
     const struct layout *l = layout_of(id);
     bool halves = formats[id].int_block == 16;
