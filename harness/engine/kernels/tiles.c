@@ -9,23 +9,26 @@
 /* Two tiles that are multiplied together lie together: [pair][chunk][tile of the pair]. */
 struct packing {
     const struct matrix *w;
-    int tiles;                  /* of one matrix */
-    size_t tile_bytes, chunk_bytes;
+    int tiles, chunks;          /* of one matrix; of a row */
+    size_t tile_bytes, chunk_bytes, last_bytes;     /* last: of a row's last chunk */
 };
 
 static struct packing packing_of(const struct matrix *w)
 {
     enum format_id f = w->t->format;
-    return (struct packing){ w, (int)((w->t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(f, w->t->cols),
-                             layout_chunk_bytes(f, CHUNK_BLOCKS) };
+    int chunks = (int)((w->t->cols + CHUNK_COLS - 1) / CHUNK_COLS);
+    return (struct packing){ w, (int)((w->t->rows + TILE_ROWS - 1) / TILE_ROWS), chunks, layout_tile_bytes(f, w->t->cols),
+                             layout_chunk_bytes(f, CHUNK_BLOCKS), layout_chunk_bytes(f, layout_blocks(w->t->cols, chunks - 1)) };
+}
+
+static size_t bytes_of_chunk(const struct packing *k, int chunk)
+{
+    return chunk + 1 < k->chunks ? k->chunk_bytes : k->last_bytes;
 }
 
 static uint8_t *chunk_at(const struct packing *k, int mat, int tile, int chunk)
 {
-    size_t width = tile % 2 || tile + 1 < k->tiles ? 2 : 1, own = tile % 2 ? k->chunk_bytes : 0;
-    int blocks = layout_blocks(k->w->t->cols, chunk);
-    if (own && blocks < CHUNK_BLOCKS)
-        own = layout_chunk_bytes(k->w->t->format, blocks);
+    size_t width = tile % 2 || tile + 1 < k->tiles ? 2 : 1, own = tile % 2 ? bytes_of_chunk(k, chunk) : 0;
     return (uint8_t *)k->w->packed + (size_t)(mat * k->tiles + tile / 2 * 2) * k->tile_bytes + (size_t)chunk * width * k->chunk_bytes + own;
 }
 
@@ -106,10 +109,12 @@ static struct stripe stripe_open(const struct integer_job *j, int tile, int tile
     s.min = a->has_min ? room_take(m, scales) : NULL;
     if (a->layout->plane == PLANE_6K && a->groups > 1)
         s.expanded = room_take(m, (size_t)s.blocks * 2 * 32 * TILE_ROWS);
-    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++)
+    const uint8_t *packed = j->packing.w->packed ? chunk_at(&j->packing, a->p->mat, tile, chunk) : NULL;
+    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++, packed += packed ? tiles * (ptrdiff_t)j->packing.chunk_bytes : 0)
         for (int r = 0; r < 2; r++)
-            s.chunk[c][r] = r < tiles ? packed_chunk(j, tile + r, chunk + c, j->packing.w->packed ? NULL : room_take(m, j->packing.chunk_bytes))
-                                      : s.chunk[c][0];
+            s.chunk[c][r] = r >= tiles ? s.chunk[c][0]
+                            : packed   ? packed + (r ? bytes_of_chunk(&j->packing, chunk + c) : 0)
+                                       : packed_chunk(j, tile + r, chunk + c, room_take(m, j->packing.chunk_bytes));
     a->ops->begin_stripe(a->p->w->t->format, &s);
     return s;
 }
@@ -146,10 +151,9 @@ static void multiply_group(const struct integer_job *j, const struct stripe *s, 
     }
 }
 
-/* What a job is at: one stripe of one pair of tiles, and the weights that will be wanted next. */
+/* What a job is at: one stripe of one pair of tiles. */
 struct passage {
     int tile, tiles, chunk;             /* first tile, 1 or 2 of them; first chunk of the stripe */
-    const uint8_t *next;                /* NULL: not known */
 };
 
 /* Step k of job i: a panel that stays in L2 meets whole pairs, and the weights are one stream; else stripe after stripe,
@@ -160,23 +164,12 @@ static bool passage_at(const struct integer_job *j, int i, int k, struct passage
     if (first >= end || k >= pairs * j->stripes)
         return false;
     int pair = j->pairs_outside ? k / j->stripes : k % pairs, stripe = j->pairs_outside ? k % j->stripes : k / pairs;
-    *s = (struct passage){ first + 2 * pair, at_most(2, end - first - 2 * pair), stripe * j->chunks_a_stripe, NULL };
-    return true;
-}
-
-/* After its last step this thread will probably take the job that lies as many further as there are threads. */
-static bool passage_of(const struct integer_job *j, int i, int k, struct passage *s)
-{
-    struct passage next;
-    if (!passage_at(j, i, k, s))
-        return false;
-    if (j->packing.w->packed && (passage_at(j, i, k + 1, &next) || passage_at(j, i + pool_threads(j->panel.p->pool), 0, &next)))
-        s->next = chunk_at(&j->packing, j->panel.p->mat, next.tile, next.chunk);
+    *s = (struct passage){ first + 2 * pair, at_most(2, end - first - 2 * pair), stripe * j->chunks_a_stripe };
     return true;
 }
 
 /* The weights wanted next are read ahead bit by bit beside the groups. */
-static void multiply_pair(const struct integer_job *j, const struct passage *s, int group, int end)
+static void multiply_pair(const struct integer_job *j, const struct passage *s, const uint8_t *next, int group, int end)
 {
     uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
     struct room m = { memory };
@@ -184,19 +177,25 @@ static void multiply_pair(const struct integer_job *j, const struct passage *s, 
     size_t block_bytes = 2 * j->packing.chunk_bytes / CHUNK_BLOCKS, at = 0;
     w.next_step = (block_bytes / (size_t)(end - group) + 63) / 64 * 64;
     for (int g = group; g < end; g++, at += w.next_step) {
-        const uint8_t *ahead = s->next && at < block_bytes ? s->next + at * (size_t)w.blocks : NULL;
+        const uint8_t *ahead = next && at < block_bytes ? next + at * (size_t)w.blocks : NULL;
         multiply_group(j, &w, s->tile, s->tiles, s->chunk, g, j->panel.groups == 1 ? w.chunk[0][0] + FEW_AHEAD : ahead);
     }
 }
 
+/* After its last step this thread will probably take the job that lies as many further as there are threads. */
 static void stripe_job(void *ctx, int i, int thread)
 {
     const struct integer_job *j = ctx;
-    int groups = j->panel.groups, part = i % j->row_parts;
-    struct passage s;
+    int groups = j->panel.groups, part = i % j->row_parts, threads = pool_threads(j->panel.p->pool);
+    int group = group_first(groups, j->row_parts, part), end = group_first(groups, j->row_parts, part + 1);
+    struct passage s, next;
     (void)thread;
-    for (int k = 0; passage_of(j, i, k, &s); k++)
-        multiply_pair(j, &s, group_first(groups, j->row_parts, part), group_first(groups, j->row_parts, part + 1));
+    bool more = passage_at(j, i, 0, &s);
+    for (int k = 1; more; k++, s = next) {
+        more = passage_at(j, i, k, &next);
+        bool known = j->packing.w->packed && groups > 1 && (more || passage_at(j, i + threads, 0, &next));
+        multiply_pair(j, &s, known ? chunk_at(&j->packing, j->panel.p->mat, next.tile, next.chunk) : NULL, group, end);
+    }
 }
 
 /* ---- by chunks, for sets with expand and multiply ---- */
