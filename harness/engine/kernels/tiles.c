@@ -135,7 +135,8 @@ static void multiply_edge(const struct integer_job *j, const struct stripe *s, i
 }
 
 /* One group of activation rows; between stripes the sums wait in y. */
-static void multiply_group(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int chunk, int g, const uint8_t *ahead)
+static void multiply_group(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int chunk, int g,
+                           const uint8_t *ahead)
 {
     const struct panel *a = &j->panel;
     int first = group_first(a->p->n, a->groups, g), end = group_first(a->p->n, a->groups, g + 1), block = chunk * CHUNK_BLOCKS;

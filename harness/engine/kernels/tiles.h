@@ -64,8 +64,8 @@ struct tile_ops {
     /* Instead of expand and multiply: fill scale, min and, if there is room for it, expanded of a stripe; add the stripe
      * to sums, reading ahead from there on on the way (NULL: not). */
     void (*begin_stripe)(enum format_id f, struct stripe *s);
-    void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T, const uint8_t *ahead,
-                            const struct sums *sums);
+    void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T,
+                            const uint8_t *ahead, const struct sums *sums);
     /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
     void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
     /* acc [4][T][16] += steps of 16 columns; begins: from +0. */
