@@ -210,6 +210,19 @@ static void test_every_count(void **state)
             check_shape(ids[f], &(struct shape){ 1, 1 + 7 * n % 40, 256, n, false, false }, NULL);
 }
 
+/* A panel larger than L2, rows longer than a stripe: cut both ways, over two threads. */
+static void test_large_panel(void **state)
+{
+    static const enum format_id ids[] = { FORMAT_BF16, FORMAT_Q4_0, FORMAT_Q8_0, FORMAT_Q6_K, FORMAT_Q4_K, FORMAT_I4M };
+    struct error err;
+    struct pool *pool;
+    (void)state;
+    MUST(pool_open(&pool, 2, &err));
+    for (size_t f = 0; f < ARRAY_LEN(ids); f++)
+        check_shape(ids[f], &(struct shape){ 1, 35, 1792, 380, false, false }, pool);
+    pool_close(pool);
+}
+
 /* What one activation row gives does not depend on its neighbours. */
 static void test_rows_alone(void **state)
 {
@@ -426,7 +439,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_find),      cmocka_unit_test(test_refused), cmocka_unit_test(test_products),
-        cmocka_unit_test(test_every_count), cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_every_count), cmocka_unit_test(test_large_panel), cmocka_unit_test(test_rows_alone),
+        cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_vectors),   cmocka_unit_test(test_top2),    cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_tiles),
     };

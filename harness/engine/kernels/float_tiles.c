@@ -4,9 +4,10 @@
 #include <assert.h>
 #include <string.h>
 
-/* A chunk of FLOAT_TILE_ROWS expanded rows stays in L1; it serves FLOAT_BLOCK_ROWS activation rows, whose accumulators
- * and chunk of the panel stay in L2.  Up to DIRECT_GROUPS groups of activation rows are not worth expanding for. */
-enum { FLOAT_TILE_ROWS = 16, FLOAT_BLOCK_ROWS = 192, DIRECT_GROUPS = 3 };
+/* A chunk of FLOAT_TILE_ROWS expanded rows stays in L1; it serves FLOAT_BLOCK_ROWS activation rows, whose chunk of the
+ * panel stays in L2 for the FLOAT_JOB_ROWS of a job, with the accumulators of all of them.  Up to DIRECT_GROUPS groups of
+ * activation rows are not worth expanding for. */
+enum { FLOAT_TILE_ROWS = 16, FLOAT_JOB_ROWS = 32, FLOAT_BLOCK_ROWS = 192, DIRECT_GROUPS = 3 };
 
 struct float_job {
     const struct product *p;
@@ -18,9 +19,9 @@ struct float_job {
 /* What one job is at: rows of W, and some groups of activation rows. */
 struct float_block {
     const struct float_job *job;
-    int row, rows, padded;      /* rows of W; the same up to whole tiles */
-    int group, group_end, first;
-    float *acc;                 /* [group][row tile][4][T][16] */
+    int row, rows;              /* of W */
+    int group, group_end, first, end;   /* groups and their rows */
+    float *acc;                 /* [FLOAT_TILE_ROWS of rows][group][row tile][4][T][16] */
 };
 
 static int first_of(const struct float_job *j, int g)
@@ -56,8 +57,8 @@ static void gather_group(void *ctx, int g, int thread)
 /* Accumulators of row tile r (0, 4, ..) and group g. */
 static float *block_acc(const struct float_block *b, int r, int g)
 {
-    int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first;
-    return b->acc + ((size_t)(first - b->first) * (size_t)b->padded + (size_t)(r * T)) * 16;
+    int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first, within = r % FLOAT_TILE_ROWS;
+    return b->acc + (size_t)((r - within) * (b->end - b->first) + (first - b->first) * FLOAT_TILE_ROWS + within * T) * 16;
 }
 
 static const uint8_t *row_chunk(const struct float_job *j, int row, int chunk)
@@ -65,18 +66,22 @@ static const uint8_t *row_chunk(const struct float_job *j, int row, int chunk)
     return matrix_row(j->p->w, j->p->mat, row) + format_row_bytes(j->p->w->t->format, (int64_t)chunk * FLOAT_CHUNK);
 }
 
-/* Rows from r on; w [row tile][16 columns][4][16]. */
+/* Rows from r on to the next multiple of FLOAT_TILE_ROWS; w [row tile][16 columns][4][16]. */
 static void expanded_chunk(const struct float_block *b, int r, int chunk, float *w)
 {
     const struct float_job *j = b->job;
     int n = at_most(j->p->a->cols - chunk * FLOAT_CHUNK, FLOAT_CHUNK), steps = (n + 15) / 16;
-    for (int i = r; i < b->rows; i++)
+    int base = r - r % FLOAT_TILE_ROWS, end = at_most(b->rows, base + FLOAT_TILE_ROWS);
+    for (int i = r; i < end; i++)
         j->ops->expand_float(j->p->w->t->format, row_chunk(j, b->row + i, chunk), n,
-                             w + (size_t)(i / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + i % FLOAT_ROWS * 16);
-    for (int g = b->group; g < b->group_end; g++)
-        for (int i = r; i < b->padded; i += FLOAT_ROWS)
-            j->ops->multiply_float(w + (size_t)i * FLOAT_CHUNK, float_panel(j, chunk, g), first_of(j, g + 1) - first_of(j, g),
-                                   steps, chunk == 0, block_acc(b, i, g));
+                             w + (size_t)((i - base) / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + i % FLOAT_ROWS * 16);
+    for (int g = b->group; g < b->group_end; g++) {
+        int T = first_of(j, g + 1) - first_of(j, g);
+        const float *panel = float_panel(j, chunk, g);
+        float *acc = block_acc(b, r, g);
+        for (int i = r; i < end; i += FLOAT_ROWS, acc += FLOAT_ROWS * 16 * T)
+            j->ops->multiply_float(w + (size_t)(i - base) * FLOAT_CHUNK, panel, T, steps, chunk == 0, acc);
+    }
 }
 
 /* Few activation rows: four rows of weights are read as they lie.  Returns the rows done, 0 where there is no such way. */
@@ -106,8 +111,12 @@ static void store_sums(const struct float_block *b)
     const struct product *p = b->job->p;
     for (int g = b->group; g < b->group_end; g++) {
         int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first;
-        for (int t = 0; t < T; t++)
-            b->job->ops->sums(block_acc(b, 0, g) + 16 * t, (size_t)(16 * T), b->rows, p->y + (size_t)(first + t) * p->ldy + (size_t)b->row);
+        for (int r = 0; r < b->rows; r += FLOAT_TILE_ROWS) {
+            const float *acc = block_acc(b, r, g);
+            float *y = p->y + (size_t)first * p->ldy + (size_t)(b->row + r);
+            for (int t = 0; t < T; t++, acc += 16, y += p->ldy)
+                b->job->ops->sums(acc, (size_t)(16 * T), at_most(b->rows - r, FLOAT_TILE_ROWS), y);
+        }
     }
 }
 
@@ -115,19 +124,20 @@ static void float_rows(void *ctx, int i, int thread)
 {
     const struct float_job *j = ctx;
     float w[FLOAT_TILE_ROWS * FLOAT_CHUNK] __attribute__((aligned(64)));
-    float acc[FLOAT_TILE_ROWS * FLOAT_BLOCK_ROWS * 16] __attribute__((aligned(64)));
-    struct float_block b = { .job = j, .row = i * FLOAT_TILE_ROWS, .acc = acc };
+    float acc[FLOAT_JOB_ROWS * FLOAT_BLOCK_ROWS * 16] __attribute__((aligned(64)));
+    struct float_block b = { .job = j, .row = i * FLOAT_JOB_ROWS, .acc = acc };
     (void)thread;
-    b.rows = at_most((int)j->p->w->t->rows - b.row, FLOAT_TILE_ROWS);
-    b.padded = (b.rows + FLOAT_ROWS - 1) / FLOAT_ROWS * FLOAT_ROWS;
-    if (b.padded != b.rows)
+    b.rows = at_most((int)j->p->w->t->rows - b.row, FLOAT_JOB_ROWS);
+    if (b.rows % FLOAT_ROWS)
         memset(w, 0, sizeof w);
     for (; b.group < j->groups; b.group = b.group_end) {
         b.group_end = at_most(b.group + j->groups_a_block, j->groups);
         b.first = first_of(j, b.group);
+        b.end = first_of(j, b.group_end);
         int done = direct_rows(&b);
-        for (int c = 0; c < j->chunks && done < b.rows; c++)
-            expanded_chunk(&b, done, c, w);
+        for (int c = 0; c < j->chunks; c++)
+            for (int r = done; r < b.rows; r = (r / FLOAT_TILE_ROWS + 1) * FLOAT_TILE_ROWS)
+                expanded_chunk(&b, r, c, w);
         store_sums(&b);
     }
 }
@@ -147,5 +157,5 @@ void float_tiles_apply(const struct product *p)
         a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : FLOAT_KIND;
         a->packed_n = p->n;
     }
-    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_TILE_ROWS - 1) / FLOAT_TILE_ROWS, float_rows, &j);
+    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_JOB_ROWS - 1) / FLOAT_JOB_ROWS, float_rows, &j);
 }

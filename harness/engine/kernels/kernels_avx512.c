@@ -1,18 +1,19 @@
 /* kernels_avx512.c - sixteen lanes in one register, integer dot products by VNNI.
  *
- * Measured on one core of a shared 2-core Zen 5 (AMD EPYC 9005) by processor time, best 5 %, for 512 activation rows and
- * matrices of 1536 x 1536, 6144 x 1536, 1536 x 6144 (rows x cols), beside the peaks of engine_measure_peaks:
- *     Q4_0 i16    409, 434, 380 GOP/s of 545 (int16, vpdpwssd)     70 .. 80 %
- *     Q4_0 q8     689, 757, 597 GOP/s of 1090 (int8, vpdpbusd)     55 .. 69 %
- *     6144 x 1536, i16 and q8: Q8_0 408, 695   Q4_K 386, 629   Q6_K 352, 586   IQ4_NL 427, 738   int4 with zero points 385
- *     bf16        180, 199, 185 GFLOP/s of 272 (FMA)               66 .. 73 %       f32 184, f16 185, nf4 177
- * The integer tile alone, weights and activations in L1, reaches 450 and 800 GOP/s.  What bounds it are the two ports of
- * the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.  That is the
- * price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and
- * the taking apart of codes go to other ports and cost nothing.  What is left: panels from L3, stores of y, rounding.
- * The float tile waits for L2, which holds its accumulators and its panel.
- * Few rows, Q4_0 i16: 8, 16, 32 rows 385, 408, 427 GOP/s.  One row: 33 GB/s of weights a core, 43 of both, where both
- * together read 41 .. 58: memory bounds it. */
+ * Measured on both cores of a Zen 5 (AMD EPYC, family 26) as a share of the peak right before and after, medians of calls that
+ * took turns with the version before; activations rounded already; 512 rows, matrices rows x cols:
+ *                  12288 x 1536   1536 x 6144   1536 x 12288   peak, GOP/s
+ *     Q4_0 i16     79 %           78            76             1040 (int16, vpdpwssd)
+ *     Q4_0 q8      72             70            73             2050 (int8, vpdpbusd)
+ *     1536 x 6144 with the rounding, i16 and q8: Q8_0 69, 61   Q4_K 63, 53   Q6_K 60, 51   IQ4_NL 74   int4 with zero points 66
+ *     bf16 74 .. 77 %, nf4 65 % of 515 GFLOP/s (FMA)
+ *     few rows, Q4_0 1536 x 12288: 16 rows i16 72, q8 63; 32 rows 70, 67.  One row: 67 .. 85 % of the read peak, 41 .. 76 GB/s
+ * The integer tile alone, its weights in L1 or L2, reaches 84.5 % (i16) and 75 % (q8) of the peaks.  What bounds it are the two
+ * ports of the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.
+ * That is the price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and
+ * the taking apart of codes go to other ports and cost nothing.  What is left: the panel's first way from L3, sums that wait in y.
+ * The float tile alone has 91 %, its sums in L2; expanding costs 6 % of a bf16 prefill, the tree sums 6 %, the panel 2.5 %.
+ */
 #include "set.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
@@ -173,11 +174,10 @@ INLINE void wide_quad(const int plane, const uint8_t *in, int s, const int j, co
 }
 
 /* The packed pairs are one stream, but scales lie at the end of each chunk: hardware alone follows it at half speed. */
-INLINE void prefetch_block(const struct stripe *w, int b)
+INLINE void prefetch_block(const uint8_t *ahead, size_t step, int b)
 {
-    const uint8_t *next = w->next + (size_t)b * w->next_step;
-    for (size_t i = 0; i < w->next_step; i += 64)
-        _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
+    for (size_t i = 0; i < step; i += 64)
+        _mm_prefetch((const char *)(ahead + (size_t)b * step + i), _MM_HINT_T0);
 }
 
 INLINE __m512i lut_of(const struct layout *l)
@@ -350,7 +350,7 @@ INLINE void multiply_block(const int plane, const bool wide, const int subs, boo
 }
 
 INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
-                            const struct stripe *w, const uint8_t *panel, const int T, bool ahead, const struct sums *sums)
+                            const struct stripe *w, const uint8_t *panel, const int T, const uint8_t *ahead, const struct sums *sums)
 {
     const int span = span_of(plane);
     const __m512i table = lut_of(l);
@@ -367,7 +367,7 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
             UNROLL
             for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
                 if (ahead)
-                    prefetch_block(w, b + j);
+                    prefetch_block(ahead, w->next_step, b + j);
                 multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in,
                                half ? half + (size_t)(32 * subs * (b + j - first)) : 0, s, j, table, panel, T, f);
             }
@@ -380,10 +380,10 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
 
 /* Each shape a function of its own so that registers are its accumulators. */
 typedef void stripe_shape(bool wide, bool has_min, const struct layout *l, const struct stripe *w, const uint8_t *panel,
-                          bool ahead, const struct sums *sums);
+                          const uint8_t *ahead, const struct sums *sums);
 #define SHAPE(PLANE, SUBS, T)                                                                                            \
     static void shape_##PLANE##_##SUBS##_##T(bool wide, bool has_min, const struct layout *l, const struct stripe *w,   \
-                                             const uint8_t *panel, bool ahead, const struct sums *sums)                 \
+                                             const uint8_t *panel, const uint8_t *ahead, const struct sums *sums)       \
     {                                                                                                                    \
         if (wide)                                                                                                        \
             multiply_stripe(PLANE, true, SUBS, has_min, l, w, panel, T, ahead, sums);                                    \
@@ -407,7 +407,7 @@ SHAPES(PLANE_8, 2)
 static const int widths[] = { 6, 5, 4, 3, 2, 1 };
 
 static void multiply_stripe_avx512(enum format_id id, const struct stripe *w, bool wide, const uint8_t *panel, int T,
-                                   bool ahead, const struct sums *sums)
+                                   const uint8_t *ahead, const struct sums *sums)
 {
     const struct layout *l = layout_of(id);
     bool halves = formats[id].int_block == 16;

@@ -9,23 +9,26 @@
 /* Two tiles that are multiplied together lie together: [pair][chunk][tile of the pair]. */
 struct packing {
     const struct matrix *w;
-    int tiles;                  /* of one matrix */
-    size_t tile_bytes, chunk_bytes;
+    int tiles, chunks;          /* of one matrix; of a row */
+    size_t tile_bytes, chunk_bytes, last_bytes;     /* last: of a row's last chunk */
 };
 
 static struct packing packing_of(const struct matrix *w)
 {
     enum format_id f = w->t->format;
-    return (struct packing){ w, (int)((w->t->rows + TILE_ROWS - 1) / TILE_ROWS), layout_tile_bytes(f, w->t->cols),
-                             layout_chunk_bytes(f, CHUNK_BLOCKS) };
+    int chunks = (int)((w->t->cols + CHUNK_COLS - 1) / CHUNK_COLS);
+    return (struct packing){ w, (int)((w->t->rows + TILE_ROWS - 1) / TILE_ROWS), chunks, layout_tile_bytes(f, w->t->cols),
+                             layout_chunk_bytes(f, CHUNK_BLOCKS), layout_chunk_bytes(f, layout_blocks(w->t->cols, chunks - 1)) };
+}
+
+static size_t bytes_of_chunk(const struct packing *k, int chunk)
+{
+    return chunk + 1 < k->chunks ? k->chunk_bytes : k->last_bytes;
 }
 
 static uint8_t *chunk_at(const struct packing *k, int mat, int tile, int chunk)
 {
-    size_t width = tile % 2 || tile + 1 < k->tiles ? 2 : 1, own = tile % 2 ? k->chunk_bytes : 0;
-    int blocks = layout_blocks(k->w->t->cols, chunk);
-    if (own && blocks < CHUNK_BLOCKS)
-        own = layout_chunk_bytes(k->w->t->format, blocks);
+    size_t width = tile % 2 || tile + 1 < k->tiles ? 2 : 1, own = tile % 2 ? bytes_of_chunk(k, chunk) : 0;
     return (uint8_t *)k->w->packed + (size_t)(mat * k->tiles + tile / 2 * 2) * k->tile_bytes + (size_t)chunk * width * k->chunk_bytes + own;
 }
 
@@ -61,8 +64,9 @@ struct integer_job {
     int blocks;                         /* 32-blocks of a row */
     int tiles_a_job;
     int groups_a_block;                 /* by chunks: groups of activation rows that are multiplied in turn */
-    int chunks_a_stripe;
-    bool rows_outside;                  /* by stripes: all of a job's weights for one group after another */
+    int chunks_a_stripe, stripes;       /* by stripes: how many of these a row has */
+    int row_parts;                      /* jobs that share tiles, each with its part of the groups */
+    bool pairs_outside;                 /* a pair's stripes follow each other; else all pairs of a stripe */
 };
 
 static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int chunk, uint8_t *buffer)
@@ -74,15 +78,10 @@ static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int ch
     return buffer;
 }
 
-static int tiles_of_job(const struct integer_job *j, int i)
-{
-    return at_most(j->tiles_a_job, j->packing.tiles - i * j->tiles_a_job);
-}
-
 /* ---- by stripes, for sets with multiply_stripe ---- */
 
-/* What a job keeps beside the packed weights: it lies in L2 with them. */
-enum { ROOM_BYTES = 256 * 1024, JOB_BYTES = 448 * 1024, STRIPES_MOST = 64, FEW_BYTES = 384 * 1024, FEW_AHEAD = 6 * 1024 };
+/* What a stripe needs beside packed weights, or in their place. */
+enum { ROOM_BYTES = 128 * 1024, FEW_AHEAD = 6 * 1024 };
 
 struct room {
     uint8_t *at;
@@ -100,16 +99,6 @@ static bool scales_in_place(const struct panel *a)
     return a->layout->scales == SCALES_F16 && !a->has_min;
 }
 
-/* Room for a stripe of so many blocks of two tiles. */
-static size_t stripe_bytes(const struct integer_job *j, int blocks)
-{
-    const struct panel *a = &j->panel;
-    size_t scales = sizeof(float[2][TILE_ROWS]) * (size_t)(blocks * a->subs), chunks = (size_t)(blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
-    return (scales_in_place(a) ? 0 : scales * (a->has_min ? 2 : 1)) +
-           (a->layout->plane == PLANE_6K ? 2 * CHUNK_COLS * TILE_ROWS * chunks : 0) +
-           (j->packing.w->packed ? 0 : 2 * (j->packing.chunk_bytes + 64) * chunks) + 256;
-}
-
 /* A last tile alone is taken twice: both are the same, and so are their sums. */
 static struct stripe stripe_open(const struct integer_job *j, int tile, int tiles, int chunk, struct room *m)
 {
@@ -120,12 +109,12 @@ static struct stripe stripe_open(const struct integer_job *j, int tile, int tile
     s.min = a->has_min ? room_take(m, scales) : NULL;
     if (a->layout->plane == PLANE_6K && a->groups > 1)
         s.expanded = room_take(m, (size_t)s.blocks * 2 * 32 * TILE_ROWS);
-    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++)
+    const uint8_t *packed = j->packing.w->packed ? chunk_at(&j->packing, a->p->mat, tile, chunk) : NULL;
+    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++, packed += packed ? tiles * (ptrdiff_t)j->packing.chunk_bytes : 0)
         for (int r = 0; r < 2; r++)
-            s.chunk[c][r] = r < tiles ? packed_chunk(j, tile + r, chunk + c, j->packing.w->packed ? NULL : room_take(m, j->packing.chunk_bytes))
-                                      : s.chunk[c][0];
-    s.next_step = 2 * j->packing.chunk_bytes / CHUNK_BLOCKS;
-    s.next = s.chunk[0][0] + (a->groups == 1 ? FEW_AHEAD : (size_t)s.blocks * s.next_step);
+            s.chunk[c][r] = r >= tiles ? s.chunk[c][0]
+                            : packed   ? packed + (r ? bytes_of_chunk(&j->packing, chunk + c) : 0)
+                                       : packed_chunk(j, tile + r, chunk + c, room_take(m, j->packing.chunk_bytes));
     a->ops->begin_stripe(a->p->w->t->format, &s);
     return s;
 }
@@ -140,13 +129,14 @@ static void multiply_edge(const struct integer_job *j, const struct stripe *s, i
     assert(T <= 16);
     for (int t = 0; t < T && block; t++)
         memcpy(part[t], y + (size_t)t * a->p->ldy, bytes);
-    a->ops->multiply_stripe(a->p->w->t->format, s, a->wide, panel_at(a, first, T, block), T, false, &sums);
+    a->ops->multiply_stripe(a->p->w->t->format, s, a->wide, panel_at(a, first, T, block), T, NULL, &sums);
     for (int t = 0; t < T; t++)
         memcpy(y + (size_t)t * a->p->ldy, part[t], bytes);
 }
 
 /* One group of activation rows; between stripes the sums wait in y. */
-static void multiply_group(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int chunk, int g, bool ahead)
+static void multiply_group(const struct integer_job *j, const struct stripe *s, int tile, int tiles, int chunk, int g,
+                           const uint8_t *ahead)
 {
     const struct panel *a = &j->panel;
     int first = group_first(a->p->n, a->groups, g), end = group_first(a->p->n, a->groups, g + 1), block = chunk * CHUNK_BLOCKS;
@@ -162,46 +152,57 @@ static void multiply_group(const struct integer_job *j, const struct stripe *s, 
     }
 }
 
-/* Activations that stay in L2: pair by pair, so that the weights are one stream. */
+/* What a job is at: one stripe of one pair of tiles. */
+struct passage {
+    int tile, tiles, chunk;             /* first tile, 1 or 2 of them; first chunk of the stripe */
+};
+
+/* Step k of job i: a panel that stays in L2 meets whole pairs, and the weights are one stream; else stripe after stripe,
+ * so that a stripe of the panel is read from L2 for all pairs. */
+static bool passage_at(const struct integer_job *j, int i, int k, struct passage *s)
+{
+    int first = i / j->row_parts * j->tiles_a_job, end = at_most(first + j->tiles_a_job, j->packing.tiles), pairs = (end - first + 1) / 2;
+    if (first >= end || k >= pairs * j->stripes)
+        return false;
+    int pair = j->pairs_outside ? k / j->stripes : k % pairs, stripe = j->pairs_outside ? k % j->stripes : k / pairs;
+    *s = (struct passage){ first + 2 * pair, at_most(2, end - first - 2 * pair), stripe * j->chunks_a_stripe };
+    return true;
+}
+
+/* The weights wanted next are read ahead bit by bit beside the groups. */
+static void multiply_pair(const struct integer_job *j, const struct passage *s, const uint8_t *next, int group, int end)
+{
+    uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
+    struct room m = { memory };
+    struct stripe w = stripe_open(j, s->tile, s->tiles, s->chunk, &m);
+    size_t block_bytes = 2 * j->packing.chunk_bytes / CHUNK_BLOCKS, at = 0;
+    w.next_step = (block_bytes / (size_t)(end - group) + 63) / 64 * 64;
+    for (int g = group; g < end; g++, at += w.next_step) {
+        const uint8_t *ahead = next && at < block_bytes ? next + at * (size_t)w.blocks : NULL;
+        multiply_group(j, &w, s->tile, s->tiles, s->chunk, g, j->panel.groups == 1 ? w.chunk[0][0] + FEW_AHEAD : ahead);
+    }
+}
+
+/* After its last step this thread will probably take the job that lies as many further as there are threads. */
 static void stripe_job(void *ctx, int i, int thread)
 {
     const struct integer_job *j = ctx;
-    int from = i * j->tiles_a_job, to = from + tiles_of_job(j, i);
-    uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
+    int groups = j->panel.groups, part = i % j->row_parts, threads = pool_threads(j->panel.p->pool);
+    int group = group_first(groups, j->row_parts, part), end = group_first(groups, j->row_parts, part + 1);
+    struct passage s, next;
     (void)thread;
-    for (int tile = from; tile < to; tile += 2)
-        for (int chunk = 0; chunk * CHUNK_BLOCKS < j->blocks; chunk += j->chunks_a_stripe) {
-            struct room m = { memory };
-            int tiles = at_most(to - tile, 2);
-            struct stripe s = stripe_open(j, tile, tiles, chunk, &m);
-            for (int g = 0; g < j->panel.groups; g++)
-                multiply_group(j, &s, tile, tiles, chunk, g, g == 0 && j->packing.w->packed);
-        }
-}
-
-/* Others: group by group, with the weights of the whole job in L2; y is written in runs of the job's rows. */
-static void stripe_job_by_rows(void *ctx, int i, int thread)
-{
-    const struct integer_job *j = ctx;
-    int from = i * j->tiles_a_job, to = from + tiles_of_job(j, i), n = 0;
-    uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
-    struct room m = { memory };
-    struct stripe s[STRIPES_MOST];
-    (void)thread;
-    for (int chunk = 0; chunk * CHUNK_BLOCKS < j->blocks; chunk += j->chunks_a_stripe)
-        for (int tile = from; tile < to; tile += 2)
-            s[n++] = stripe_open(j, tile, at_most(to - tile, 2), chunk, &m);
-    for (int g = 0; g < j->panel.groups; g++)
-        for (int k = 0, pairs = (to - from + 1) / 2; k < n; k++) {
-            int tile = from + k % pairs * 2;
-            multiply_group(j, &s[k], tile, at_most(to - tile, 2), k / pairs * j->chunks_a_stripe, g, false);
-        }
+    bool more = passage_at(j, i, 0, &s);
+    for (int k = 1; more; k++, s = next) {
+        more = passage_at(j, i, k, &next);
+        bool known = j->packing.w->packed && groups > 1 && (more || passage_at(j, i + threads, 0, &next));
+        multiply_pair(j, &s, known ? chunk_at(&j->packing, j->panel.p->mat, next.tile, next.chunk) : NULL, group, end);
+    }
 }
 
 /* ---- by chunks, for sets with expand and multiply ---- */
 
 /* Accumulators of a job stay in L2 beside a chunk of BLOCK_ROWS activation rows: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 258, LARGEST_CHUNK = CHUNK_COLS * TILE_ROWS + 2 * 16 * TILE_ROWS * 4 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 258, FEW_BYTES = 384 * 1024, LARGEST_CHUNK = CHUNK_COLS * TILE_ROWS + 2 * 16 * TILE_ROWS * 4 };
 
 /* What one job is at: tiles of weights, and some groups of activation rows. */
 struct block {
@@ -267,7 +268,7 @@ static void chunk_job(void *ctx, int i, int thread)
     float acc[ACC_FLOATS] __attribute__((aligned(64)));
     struct block b = { .job = j, .from = i * j->tiles_a_job, .acc = acc };
     (void)thread;
-    b.to = b.from + tiles_of_job(j, i);
+    b.to = at_most(b.from + j->tiles_a_job, j->packing.tiles);
     for (; b.group < a->groups; b.group = b.group_end) {
         b.group_end = at_most(b.group + j->groups_a_block, a->groups);
         b.first = group_first(a->p->n, a->groups, b.group);
@@ -287,19 +288,36 @@ static int share(int tiles, int threads, int most)
     return per < 2 ? 2 : at_most(per, most) / 2 * 2;
 }
 
-/* Most tiles of a job by stripes; sets how many chunks a stripe has, and the order. */
-static int plan_stripes(struct integer_job *j)
+/* Chunks of a stripe: its weights and a group's part of the panel share L1.  A short row is one stripe, since the sums
+ * then never wait in y; formats that need room for scales or codes get fewer. */
+static int stripe_chunks(const struct integer_job *j)
 {
+    enum { PANEL_BYTES = 13 * 1024, SHORT_ROW = 24 * 1024 };
     const struct panel *a = &j->panel;
-    bool large = a->layout->plane == PLANE_8 || a->layout->plane == PLANE_6K;
-    j->chunks_a_stripe = a->groups == 1 && !scales_in_place(a) ? 1 : large ? 2 : STRIPE_CHUNKS;
-    int stripes = (j->blocks + j->chunks_a_stripe * CHUNK_BLOCKS - 1) / (j->chunks_a_stripe * CHUNK_BLOCKS);
-    size_t pair = stripe_bytes(j, j->blocks) + (size_t)stripes * 256, all = pair + 2 * j->packing.tile_bytes;
-    j->rows_outside = (size_t)a->p->n * (size_t)j->blocks * a->unit > FEW_BYTES && pair <= ROOM_BYTES && stripes <= STRIPES_MOST;
-    if (!j->rows_outside)
-        return j->packing.tiles + 1;
-    size_t pairs = ROOM_BYTES / pair < JOB_BYTES / all ? ROOM_BYTES / pair : JOB_BYTES / all;
-    return 2 * at_most(pairs ? (int)pairs : 1, STRIPES_MOST / stripes);
+    int T = at_most(a->ops->group, a->p->n), chunks = (j->blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
+    size_t chunk = (size_t)T * a->unit * CHUNK_BLOCKS;
+    if (a->groups == 1)
+        return scales_in_place(a) ? STRIPE_CHUNKS : 1;
+    if (a->layout->plane == PLANE_8 || a->layout->plane == PLANE_6K)
+        return 2;
+    if (chunks <= STRIPE_CHUNKS && (size_t)chunks * chunk <= SHORT_ROW)
+        return chunks;
+    return at_most((int)(PANEL_BYTES / chunk), STRIPE_CHUNKS);
+}
+
+/* A panel, or a stripe of it, that stays in L2 is read from there for one pair of tiles after another; larger ones are
+ * cut by rows, unless that packed weights anew for each part. */
+static void plan_stripes(struct integer_job *j)
+{
+    enum { L2_BYTES = 640 * 1024 };
+    const struct panel *a = &j->panel;
+    size_t row = (size_t)a->p->n * a->unit;
+    j->chunks_a_stripe = stripe_chunks(j);
+    j->stripes = (j->blocks + j->chunks_a_stripe * CHUNK_BLOCKS - 1) / (j->chunks_a_stripe * CHUNK_BLOCKS);
+    j->pairs_outside = row * (size_t)j->blocks <= L2_BYTES;
+    if (!j->pairs_outside && j->packing.w->packed)
+        j->row_parts = at_most((int)(row * (size_t)at_most(j->blocks, j->chunks_a_stripe * CHUNK_BLOCKS) / L2_BYTES) + 1, a->groups);
+    j->tiles_a_job = share(j->packing.tiles * j->row_parts, pool_threads(a->p->pool), j->packing.tiles + 1);
 }
 
 static int plan_chunks(struct integer_job *j)
@@ -311,12 +329,13 @@ static int plan_chunks(struct integer_job *j)
 
 static void integer_apply(const struct product *p)
 {
-    struct integer_job j = { .panel = panel_of(p), .packing = packing_of(p->w), .blocks = p->a->cols / 32 };
+    struct integer_job j = { .panel = panel_of(p), .packing = packing_of(p->w), .blocks = p->a->cols / 32, .row_parts = 1 };
     bool stripes = j.panel.ops->multiply_stripe != NULL;
-    int most = stripes ? plan_stripes(&j) : plan_chunks(&j);
-    j.tiles_a_job = share(j.packing.tiles, pool_threads(p->pool), most);
-    pool_run(p->pool, (j.packing.tiles + j.tiles_a_job - 1) / j.tiles_a_job,
-             !stripes ? chunk_job : j.rows_outside ? stripe_job_by_rows : stripe_job, &j);
+    if (stripes)
+        plan_stripes(&j);
+    else
+        j.tiles_a_job = share(j.packing.tiles, pool_threads(p->pool), plan_chunks(&j));
+    pool_run(p->pool, (j.packing.tiles + j.tiles_a_job - 1) / j.tiles_a_job * j.row_parts, stripes ? stripe_job : chunk_job, &j);
 }
 
 void tiles_apply(const struct product *p)

@@ -29,14 +29,13 @@ struct expanded {           /* one chunk of one tile */
 };
 
 /* Some chunks of two tiles.  All but a row's last hold CHUNK_BLOCKS blocks. */
-enum { STRIPE_CHUNKS = 6 };
+enum { STRIPE_CHUNKS = 12 };
 struct stripe {
     const uint8_t *chunk[STRIPE_CHUNKS][2];         /* as packed, or in expanded as PLANE_8 has them */
     float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: f16, in the chunks */
     uint8_t *expanded;                              /* NULL, or room for [chunk][2][256 columns][16 lanes] */
     int blocks;                                     /* of 32 columns, in all chunks */
-    const uint8_t *next;                            /* weights that will be wanted, next_step bytes a block */
-    size_t next_step;
+    size_t next_step;                               /* bytes that each block reads ahead */
 };
 
 /* Where a group's sums come from (NULL: they begin at +0) and go to: [T rows][2 tiles][16]; steps in floats. */
@@ -63,10 +62,10 @@ struct tile_ops {
     void (*multiply)(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
                      int blocks, float *acc, size_t step);
     /* Instead of expand and multiply: fill scale, min and, if there is room for it, expanded of a stripe; add the stripe
-     * to sums, reading ahead on the way. */
+     * to sums, reading ahead from there on on the way (NULL: not). */
     void (*begin_stripe)(enum format_id f, struct stripe *s);
-    void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T, bool ahead,
-                            const struct sums *sums);
+    void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T,
+                            const uint8_t *ahead, const struct sums *sums);
     /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
     void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
     /* acc [4][T][16] += steps of 16 columns; begins: from +0. */
