@@ -485,7 +485,7 @@ static bool stats_open(struct layer_stats *s, struct job *j, int layer, struct e
         if (p->layer != layer || !p->matrix)
             continue;
         struct input_stats *t = &s->all[s->n++];
-        const struct grid *g = s->clip ? clip_grid(j, p) : NULL;
+        const struct grid *g = grid_find(p->to, j->format);
         *t = (struct input_stats){ .part = p, .abs_sum = mem_new(n, sizeof(double), err), .square_sum = mem_new(n, sizeof(double), err),
                                    .input = mem_new(n, sizeof(float), err), .square = mem_new(n, sizeof(float), err) };
         ok = t->abs_sum && t->square_sum && t->input && t->square &&

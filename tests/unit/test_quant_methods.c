@@ -221,6 +221,34 @@ static void test_awq_folds(void **state)
     }
 }
 
+/* Groups of 128 in a folder: q, k and v share inputs, of which only v is clipped, on the grid's own groups; any number
+ * of threads writes the same. */
+static void test_awq_groups(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    struct quantize_report report;
+    struct text weights[2] = { { 0 }, { 0 } };
+    MUST(model_open(&m, "models/demo/bf16", true, &err));
+    for (int k = 0; k < 2; k++) {
+        MUST(run(&m, in_dir("a"), (struct run){ .method = "awq:int4-g128-asym", .calib = "tasks/demo-text/calibration.txt", .rows = 2, .tokens = 64,
+                                                .threads = k + 1 }, &report, &err));
+        MUST(file_read(in_dir("a/model.safetensors"), 0, &weights[k], &err));
+        int rounded = 0;
+        for (int i = 0; i < report.n; i++)
+            rounded += strcmp(report.rows[i].method, "awq") == 0 || strcmp(report.rows[i].method, "rtn diag") == 0;
+        CHECK(rounded == 40, "%d matrices", rounded);
+        CHECK(!strstr(warnings, "skipped"), "%s", warnings);
+        quantize_report_free(&report);
+        remove_tree(in_dir("a"));
+    }
+    CHECK(weights[0].len == weights[1].len && memcmp(weights[0].data, weights[1].data, weights[0].len) == 0, "1 and 2 threads differ");
+    text_free(&weights[0]);
+    text_free(&weights[1]);
+    model_close(&m);
+}
+
 /* The unrounded stream goes beside the rounded one on every architecture (shared K/V, per-layer inputs, experts): the
  * first matrices, whose inputs have not drifted, lose the same with and without, later ones do not. */
 static void test_drift(void **state)
@@ -478,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_imatrix_files),
         cmocka_unit_test(test_calibrated_runs),
         cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_awq_groups),
         cmocka_unit_test(test_drift),
         cmocka_unit_test(test_bad_calibration),
         cmocka_unit_test(test_not_finite),
