@@ -142,17 +142,20 @@ static bool list_settings(const struct settings *s, struct error *err)
 
 static bool list_models(const struct settings *s, struct error *err)
 {
-    static const char *const heads[] = { "kind", "name" };
+    static const char *const heads[] = { "kind", "name", "models" };
     struct listing l;
-    if (!listing_start(&l, s->json, 2, heads, "ll", err))
+    const char *name, *models;
+    if (!listing_start(&l, s->json, 3, heads, "lll", err))
         return false;
-    for (const char *const *a = model_archs(); *a; a++) {
+    for (size_t i = 0; model_arch(i, &name, &models); i++) {
         cell(&l, "architecture");
-        cell(&l, *a);
+        cell(&l, name);
+        cell(&l, models);
     }
     for (const char *const *a = model_shapes(); *a; a++) {
         cell(&l, "shape");
         cell(&l, *a);
+        cell(&l, "for inspect --shape and bench --shape");
     }
     return listing_end(&l, err);
 }

@@ -7,14 +7,15 @@
 enum { MAX_LAYERS = 4096, MAX_ROPE_TABLES = 8 };
 
 static const struct arch archs[] = {
-    { "gemma4", { "gemma4_text", "gemma4", "gemma4_unified_text", "gemma4_unified" }, .gemma = true, .qk_norm = true, .v_norm = true, .moe = true },
-    { "gemma3", { "gemma3_text", "gemma3" }, .gemma = true, .norm_add = true, .qk_norm = true, .sliding_period = 6 },
-    { "gemma2", { "gemma2" }, .gemma = true, .norm_add = true, .sliding_period = 2 },
-    { "llama", { "llama", "mistral" }, .adjacent = true },
-    { "qwen2", { "qwen2" }, .qkv_bias = true },
-    { "qwen3", { "qwen3" }, .qk_norm = true },
-    { "qwen3moe", { "qwen3_moe" }, .qk_norm = true, .moe = true },
-    { "smollm3", { "smollm3" }, .adjacent = true },
+    { "gemma4", { "gemma4_text", "gemma4", "gemma4_unified_text", "gemma4_unified" }, "Gemma 4: E2B, E4B, 12B, 26B-A4B, 31B", .gemma = true, .qk_norm = true,
+      .v_norm = true, .moe = true },
+    { "gemma3", { "gemma3_text", "gemma3" }, "Gemma 3", .gemma = true, .norm_add = true, .qk_norm = true, .sliding_period = 6 },
+    { "gemma2", { "gemma2" }, "Gemma 2", .gemma = true, .norm_add = true, .sliding_period = 2 },
+    { "llama", { "llama", "mistral" }, "Llama 2 and 3.x, Mistral, SmolLM2", .adjacent = true },
+    { "qwen2", { "qwen2" }, "Qwen2, Qwen2.5", .qkv_bias = true },
+    { "qwen3", { "qwen3" }, "Qwen3", .qk_norm = true },
+    { "qwen3moe", { "qwen3_moe" }, "Qwen3-MoE: 30B-A3B, 235B-A22B", .qk_norm = true, .moe = true },
+    { "smollm3", { "smollm3" }, "SmolLM3", .adjacent = true },
 };
 
 const struct arch *arch_find(const char *name)
@@ -34,11 +35,13 @@ const struct arch *arch_of_hf(const char *model_type)
     return NULL;
 }
 
-const char *const *model_archs(void)
+bool model_arch(size_t i, const char **name, const char **models)
 {
-    static const char *const names[] = { "gemma4", "gemma3", "gemma2", "llama", "qwen2", "qwen3", "qwen3moe", "smollm3", NULL };
-    _Static_assert(ARRAY_LEN(names) == ARRAY_LEN(archs) + 1, "one name a row of archs[]");
-    return names;
+    if (i >= ARRAY_LEN(archs))
+        return false;
+    *name = archs[i].name;
+    *models = archs[i].models;
+    return true;
 }
 
 /* ---- reading keys of one architecture; the first failure sticks ---- */

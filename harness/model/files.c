@@ -17,7 +17,7 @@ bool files_add_map(struct model_files *f, const char *path, struct mapping **out
     f->paths[n] = copy;
     f->n_maps++;
     *out = &f->maps[n];
-    return true;
+    return foreign_file(&m, copy, err);
 }
 
 bool files_add_raw(struct model_files *f, const struct raw_tensor *t, struct error *err)

@@ -9,7 +9,7 @@
 
 #include "model/model.h"
 
-enum raw_type { RAW_GGML, RAW_F32, RAW_F16, RAW_BF16, RAW_I8, RAW_U8, RAW_I16, RAW_I32, RAW_U32, RAW_I64, RAW_OTHER };
+enum raw_type { RAW_GGML, RAW_F32, RAW_F16, RAW_BF16, RAW_I8, RAW_U8, RAW_I16, RAW_I32, RAW_U32, RAW_I64, RAW_F8, RAW_OTHER };
 
 struct raw_tensor {             /* as the file lists it; offsets and sizes are checked */
     const char *name;
@@ -45,6 +45,7 @@ struct model_files {
     bool tied, k_eq_v;          /* as config.json has it */
     cJSON *config;              /* the whole config.json */
     const char *packed_method;  /* "gptq", "mlx" ...; NULL: not quantized */
+    bool rounds_activations;    /* where it was meant to run activations are rounded too; here they are as in every other arm */
 };
 
 /* ---- files.c ---- */
@@ -76,10 +77,19 @@ bool gguf_read(struct model_files *f, const char *path, struct error *err);
 /* path: a folder, or one .safetensors file. */
 bool safetensors_read(struct model_files *f, const char *path, struct error *err);
 
+/* ---- foreign.c: what is no model that we read, said by name ---- */
+/* dir lacks the file(s) missing; looks what else is there.  Always false. */
+bool foreign_folder(const char *dir, const char *missing, struct error *err);
+/* False: the file's first bytes are those of a known other kind. */
+bool foreign_file(const struct mapping *map, const char *path, struct error *err);
+/* False: metadata says adapter, projector, importance matrix .., or there are no tensors. */
+bool foreign_gguf(const struct model_files *f, const char *path, struct error *err);
+
 /* ---- arch.c ---- */
 struct arch {
     const char *name;           /* GGUF spelling */
     const char *hf[4];          /* model_type of config.json */
+    const char *models;         /* whose it is, for people */
     bool gemma;                 /* scaled embedding, GELU, sandwich norms, sliding layers */
     bool norm_add;              /* Hugging Face norms hold w - 1 */
     bool qk_norm, v_norm, qkv_bias, adjacent, moe;

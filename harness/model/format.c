@@ -115,6 +115,29 @@ static void fp4_row(const void *row, float *out, int64_t n)
     codebook_row(row, out, n, fp4_values);
 }
 
+/* ---- eight-bit floats ---- */
+
+/* Sign, 4 bits of exponent (bias 7), 3 of mantissa.  As with f16 one exact multiplication moves the bias and normalises; there is
+ * no infinity, and the code that is no number, which loaders refuse, gives zero. */
+float e4m3_to_f32(uint8_t x)
+{
+    uint32_t bits = (uint32_t)(x & 0x7f) << 20;
+    float f;
+    if ((x & 0x7f) == 0x7f)
+        return 0;
+    memcpy(&f, &bits, sizeof f);
+    f *= 0x1p120f;
+    return x & 0x80 ? -f : f;
+}
+
+static void f8_row(const void *row, float *out, int64_t n)
+{
+    const uint8_t *b = row;
+    for (int64_t i = 0; i < n; i += 32, b += sizeof(struct block_f8))
+        for (int j = 0; j < 32; j++)
+            out[i + j] = e4m3_to_f32(b[4 + j]) * load_f32(b);
+}
+
 /* ---- eight unsigned bits: codes are moved by 128 to fit int8, and the min with them ---- */
 
 static void i8m_row(const void *row, float *out, int64_t n)
@@ -176,6 +199,8 @@ const struct format formats[FORMAT_COUNT] = {
     [FORMAT_I8M]     = { "i8m",     -1,  32,  40,  i8m_row, .to_codes = i8m_codes, .quantized = true, SUB(32, 8), MINS },
     [FORMAT_NF4]     = { "nf4",     -1,  32,  20,  nf4_row, .quantized = true },
     [FORMAT_FP4]     = { "fp4",     -1,  32,  20,  fp4_row, .quantized = true },
+    [FORMAT_F8]      = { "f8",      -1,  32,  36,  f8_row, .quantized = true },
+    [FORMAT_F4]      = { "f4",      -1,  32,  24,  INTEGER(f4),      SUB(16, 8) },
 };
 
 int64_t format_row_bytes(enum format_id f, int64_t cols)
@@ -228,5 +253,7 @@ const char *format_refusal(int ggml_type)
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
         if (refused[i].type == ggml_type)
             return refused[i].text;
+    if ((ggml_type >= 97 && ggml_type <= 99) || (ggml_type >= 133 && ggml_type < 400))
+        return "one of ik_llama.cpp's own (iq4_k, q6_0, q4_0_r8 ..), which ggml does not have: quantize the original with llama-quantize";
     return NULL;
 }

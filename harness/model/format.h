@@ -23,6 +23,8 @@ enum format_id {
     FORMAT_I8M,         /* 32 elements: f32 scale, f32 min, 32 x u8: 8-bit layouts */
     FORMAT_NF4,         /* 32 elements: f32 absmax, 16 bytes (nibbles as I4M): bitsandbytes nf4 */
     FORMAT_FP4,         /* likewise, bitsandbytes' fp4 values */
+    FORMAT_F8,          /* 32 elements: f32 scale, 32 x E4M3: FP8 layouts, MLX mxfp8 */
+    FORMAT_F4,          /* 32 elements: 2 f32 scales, 2 x 8 bytes of E2M1 (as nvfp4): NVFP4 with a scale for the matrix */
     FORMAT_COUNT
 };
 
@@ -53,6 +55,7 @@ const char *format_refusal(int ggml_type);
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);       /* round to nearest even */
 float bf16_to_f32(uint16_t h);
+float e4m3_to_f32(uint8_t x);       /* the code that is no number gives 0 */
 uint16_t f32_to_bf16(float f);      /* round to nearest even, NaN kept quiet */
 
 /* On-disk blocks that quantizers write (little-endian, as ggml). */
@@ -71,6 +74,7 @@ struct block_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; };
 struct block_i4m { float d, m; uint8_t qs[16]; };
 struct block_i8m { float d, m; uint8_t qs[32]; };
 struct block_nf4 { float absmax; uint8_t qs[16]; };
+struct block_f8 { float d; uint8_t qs[32]; };
 _Static_assert(sizeof(struct block_q4_0) == 18, "on-disk layout");
 _Static_assert(sizeof(struct block_q4_1) == 20, "on-disk layout");
 _Static_assert(sizeof(struct block_q5_0) == 22, "on-disk layout");
@@ -82,8 +86,8 @@ _Static_assert(sizeof(struct block_q4_k) == 144, "on-disk layout");
 _Static_assert(sizeof(struct block_q5_k) == 176, "on-disk layout");
 _Static_assert(sizeof(struct block_q6_k) == 210, "on-disk layout");
 _Static_assert(sizeof(struct block_iq4_xs) == 136, "on-disk layout");
-_Static_assert(sizeof(struct block_i4m) == 24 && sizeof(struct block_i8m) == 40 && sizeof(struct block_nf4) == 20,
-               "unpacked layouts");
+_Static_assert(sizeof(struct block_i4m) == 24 && sizeof(struct block_i8m) == 40 && sizeof(struct block_nf4) == 20 &&
+               sizeof(struct block_f8) == 36, "unpacked layouts");
 
 /* Code values (index 0..15): bitsandbytes nf4 and fp4, ggml's iq4_nl. */
 extern const float nf4_values[16], fp4_values[16];

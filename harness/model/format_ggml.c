@@ -206,6 +206,17 @@ static void nvfp4_block(const uint8_t *b, int8_t *codes, float *scale, float *mi
 }
 INTEGER_FORMAT(nvfp4, 64, 36, 16, 0)
 
+/* The same with ready-made scales in f32. */
+static void f4_block(const uint8_t *b, int8_t *codes, float *scale, float *min)
+{
+    (void)min;
+    for (int s = 0; s < 2; s++) {
+        scale[s] = 0.5f * load_f32(b + 4 * s);
+        map_nibbles(b + 8 + 8 * s, 8, e2m1_doubled, codes + 16 * s);
+    }
+}
+INTEGER_FORMAT(f4, 32, 24, 16, 0)
+
 /* ---- one and two bits, ternary ---- */
 
 static void repeat_scale(float d, float *scale, int n)

@@ -127,7 +127,26 @@ static void take_scalar(struct cursor *c, struct model_files *f, struct gguf_kv 
         kv->value.i = u >> (8 * size - 1) ? (int64_t)(u | ~UINT64_C(0) << 8 * size) : (int64_t)u;
 }
 
-static bool read_kv(struct cursor *c, struct model_files *f, bool keep)
+/* What a file says about itself as a part of a model; absent keys keep what the caller put here. */
+struct part {
+    int64_t alignment, no, count;       /* no counts from 0 */
+};
+
+/* Every file has its own alignment and number, also those whose other metadata does not count. */
+static void note_part(const struct gguf_kv *kv, struct part *part)
+{
+    int64_t v;
+    if (kv->type == GGUF_ARRAY || !kv_int_at(kv, 0, &v))
+        v = 0;
+    if (!strcmp(kv->key, "general.alignment"))
+        part->alignment = v;
+    else if (!strcmp(kv->key, "split.no"))
+        part->no = v;
+    else if (!strcmp(kv->key, "split.count"))
+        part->count = v;
+}
+
+static bool read_kv(struct cursor *c, struct model_files *f, bool keep, struct part *part)
 {
     struct gguf_kv kv = { .key = take_name(c, f, "a metadata key") };
     if (!c->ok)
@@ -142,6 +161,8 @@ static bool read_kv(struct cursor *c, struct model_files *f, bool keep)
         c->ok = c->ok && kv.value.s.data;
     } else
         take_scalar(c, f, &kv);
+    if (c->ok)
+        note_part(&kv, part);
     if (c->ok && keep)
         c->ok = kv_add(f, &kv, c->err);
     return c->ok;
@@ -158,8 +179,8 @@ static bool info_type(struct cursor *c, struct info *i, int type)
     const char *refusal = format_refusal(type);
     i->t.type = RAW_GGML;
     if (!format_by_ggml_type(type, &i->t.format))
-        return fail(c->err, STATUS_UNSUPPORTED, "%s: tensor %s has type %s", c->path, i->t.name,
-                    refusal ? refusal : "that is unknown to this program");
+        return fail(c->err, STATUS_UNSUPPORTED, "%s: tensor %s has type %d, %s", c->path, i->t.name, type,
+                    refusal ? refusal : "which is unknown to this program");
     i->t.type_name = formats[i->t.format].name;
     return true;
 }
@@ -207,7 +228,7 @@ static bool read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *n_kv)
     if (c->ok && (version & 0xffff) == 0)
         return fail(c->err, STATUS_UNSUPPORTED, "%s: a big-endian GGUF; only little-endian files are read", c->path);
     if (c->ok && version != 2 && version != 3)
-        return fail(c->err, STATUS_UNSUPPORTED, "%s: GGUF version %llu, read are 2 and 3", c->path, (unsigned long long)version);
+        return fail(c->err, STATUS_UNSUPPORTED, "%s: GGUF version %llu, read are 2 and 3 (convert the original model again)", c->path, (unsigned long long)version);
     *n_tensors = take_uint(c, 8, "the header");
     *n_kv = take_uint(c, 8, "the header");
     if (c->ok && (*n_kv > (c->size - c->at) / MIN_KV_BYTES || *n_tensors > (c->size - c->at) / MIN_TENSOR_BYTES))
@@ -216,13 +237,13 @@ static bool read_header(struct cursor *c, uint64_t *n_tensors, uint64_t *n_kv)
     return c->ok;
 }
 
-static bool read_alignment(const struct model_files *f, const char *path, uint64_t *alignment, struct error *err)
+static bool check_part(const struct cursor *c, const struct part *found, int64_t no, int64_t count)
 {
-    const struct gguf_kv *kv = kv_find(f, "general.alignment");
-    int64_t v = 32;
-    if (kv && (!kv_int_at(kv, 0, &v) || v < 8 || v > MAX_ALIGNMENT || (v & (v - 1))))
-        return fail(err, STATUS_FORMAT, "%s: general.alignment is %lld, expected a power of two from 8", path, (long long)v);
-    *alignment = (uint64_t)v;
+    if (found->alignment < 8 || found->alignment > MAX_ALIGNMENT || (found->alignment & (found->alignment - 1)))
+        return fail(c->err, STATUS_FORMAT, "%s: general.alignment is %lld, expected a power of two from 8", c->path, (long long)found->alignment);
+    if (no > 0 && (found->no != no || found->count != count))
+        return fail(c->err, STATUS_FORMAT, "%s: says it is part %lld of %lld, by its name it is part %lld of %lld", c->path, (long long)found->no + 1,
+                    (long long)found->count, (long long)no + 1, (long long)count);
     return true;
 }
 
@@ -238,24 +259,26 @@ static bool place_tensor(struct cursor *c, struct model_files *f, struct info *i
     return files_add_raw(f, &i->t, c->err);
 }
 
-/* One file of a model; metadata is kept from the first. */
-static bool read_one(struct model_files *f, const char *path, bool first, struct error *err)
+/* File number no, from 0, of the count files of a model; metadata is kept from the first. */
+static bool read_one(struct model_files *f, const char *path, int64_t no, int64_t count, struct error *err)
 {
     struct mapping *map;
-    uint64_t n_tensors = 0, n_kv = 0, alignment = 32;
+    struct part part = { .alignment = 32, .no = no, .count = count };
+    uint64_t n_tensors = 0, n_kv = 0;
     if (!files_add_map(f, path, &map, err))
         return false;
     struct cursor c = { f->paths[f->n_maps - 1], map->data, map->size, 0, true, err };
     if (!read_header(&c, &n_tensors, &n_kv))
         return false;
     for (uint64_t i = 0; i < n_kv; i++)
-        if (!read_kv(&c, f, first))
+        if (!read_kv(&c, f, no == 0, &part))
             return false;
     struct info *infos = mem_new((size_t)n_tensors + 1, sizeof *infos, err);
-    bool ok = infos && read_alignment(f, path, &alignment, err);
+    bool ok = infos && check_part(&c, &part, no, count);
+    uint64_t alignment = (uint64_t)part.alignment;
     for (uint64_t i = 0; ok && i < n_tensors; i++)
         ok = read_info(&c, f, &infos[i]);
-    uint64_t data = (c.at + alignment - 1) / alignment * alignment;
+    uint64_t data = ok ? (c.at + alignment - 1) / alignment * alignment : 0;
     for (uint64_t i = 0; ok && i < n_tensors; i++)
         ok = place_tensor(&c, f, &infos[i], data, alignment);
     free(infos);
@@ -284,7 +307,10 @@ static bool read_splits(struct model_files *f, const char *path, int64_t count, 
         text_clear(&name);
         text_add(&name, path, strlen(path) - strlen(tail));
         text_printf(&name, "-%05d-of-%05d.gguf", i, (int)count);
-        ok = text_ok(&name, err) && read_one(f, text_str(&name), false, err);
+        ok = text_ok(&name, err);
+        if (ok && !file_exists(text_str(&name)))
+            ok = fail(err, STATUS_INPUT, "%s: part %d of the %lld files of the model is not there", text_str(&name), i, (long long)count);
+        ok = ok && read_one(f, text_str(&name), i - 1, count, err);
     }
     text_free(&name);
     if (ok && total >= 0 && (uint64_t)total != f->n_raw)
@@ -296,7 +322,7 @@ static bool read_splits(struct model_files *f, const char *path, int64_t count, 
 bool gguf_read(struct model_files *f, const char *path, struct error *err)
 {
     f->metadata_path = arena_str(&f->arena, path, strlen(path), err);
-    if (!f->metadata_path || !read_one(f, path, true, err))
+    if (!f->metadata_path || !read_one(f, path, 0, 1, err))
         return false;
     int64_t count = kv_number(f, "split.count", 1);
     if (count < 0 || count > MAX_SPLITS)

@@ -10,11 +10,12 @@ enum { MAX_CONFIG = 64 << 20 };
 static bool find_prefix(struct model_files *f, struct error *err)
 {
     static const char *const prefixes[] = { "model.language_model.", "language_model.model.", "language_model.", "model.", "" };
+    static const char *const names[] = { "weight", "embedding_quantized" };
     char name[96];
-    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
-        snprintf(name, sizeof name, "%sembed_tokens.weight", prefixes[i]);
+    for (size_t i = 0; i < ARRAY_LEN(prefixes) * ARRAY_LEN(names); i++) {
+        snprintf(name, sizeof name, "%sembed_tokens.%s", prefixes[i / ARRAY_LEN(names)], names[i % ARRAY_LEN(names)]);
         if (files_raw(f, name)) {
-            f->prefix = prefixes[i];
+            f->prefix = prefixes[i / ARRAY_LEN(names)];
             return true;
         }
     }
@@ -165,7 +166,8 @@ static bool tolerated(const struct model *m, const struct raw_tensor *r)
     };
     size_t skip = strlen(m->files->prefix);
     int layer, at = 0;
-    if (str_ends(r->name, "rotary_emb.inv_freq") || (m->files->tied && strstr(r->name, "lm_head.")))
+    if (str_ends(r->name, "rotary_emb.inv_freq") || str_ends(r->name, ".k_cache_scale") || str_ends(r->name, ".v_cache_scale") ||
+        (m->files->tied && strstr(r->name, "lm_head.")))
         return true;
     /* GPTQ writers add a bias of zeros to every matrix. */
     if (str_ends(r->name, ".bias") && all_zero(r))
@@ -237,7 +239,7 @@ static bool open_config(struct model *m, const char *dir, struct error *err)
     path_join(&path, dir, "config.json");
     bool ok = text_ok(&path, err);
     if (ok && !file_exists(text_str(&path)))
-        ok = fail(err, STATUS_INPUT, "%s: no config.json beside the weights", m->path);
+        ok = foreign_folder(dir, "config.json", err);
     if (ok) {
         m->files->metadata_path = arena_str(&m->files->arena, text_str(&path), path.len, err);
         m->files->config = m->files->metadata_path ? json_parse_file(text_str(&path), MAX_CONFIG, err) : NULL;
@@ -251,9 +253,9 @@ static bool open_in(struct model *m, const char *path, const char *dir, struct e
 {
     const struct arch *a;
     struct packed *p = NULL;
-    bool ok = open_config(m, dir, err) && safetensors_read(m->files, path, err) && find_prefix(m->files, err) && hf_metadata(m->files, &a, err) &&
-              config_from_metadata(m, m->files, a, hf_has, err) && packed_open(&p, m->files, dir, err) && bind_all(m, p, a, err) &&
-              read_template(m, dir, err);
+    /* A layout that is not read is said before anything that it makes look broken. */
+    bool ok = open_config(m, dir, err) && packed_open(&p, m->files, dir, err) && safetensors_read(m->files, path, err) && find_prefix(m->files, err) &&
+              hf_metadata(m->files, &a, err) && config_from_metadata(m, m->files, a, hf_has, err) && bind_all(m, p, a, err) && read_template(m, dir, err);
     packed_close(p);
     return ok;
 }

@@ -451,6 +451,18 @@ static bool find_arch(struct converter *c)
     return kv_add_str(c->f, "general.architecture", c->a->name, c->err);
 }
 
+/* Multimodal configs carry the flag twice and may differ: the outer one holds where the weights have no head of their own.  A head
+ * quantized by itself is no copy of the embedding, whatever the flag says. */
+static bool tied_output(const struct converter *c)
+{
+    bool head = false;
+    for (size_t i = 0; i < c->f->n_raw; i++)
+        head |= strstr(c->f->raw[i].name, "lm_head.") != NULL;
+    if (files_raw(c->f, "lm_head.weight_scale"))
+        return false;
+    return truth(c, "tie_word_embeddings", c->a->gemma || is_arch(c, "smollm3")) || (!head && cJSON_IsTrue(json_get(c->root, "tie_word_embeddings")));
+}
+
 bool hf_metadata(struct model_files *f, const struct arch **a, struct error *err)
 {
     struct converter c = { .f = f, .root = f->config, .text = json_get(f->config, "text_config"), .err = err, .ok = true };
@@ -460,7 +472,7 @@ bool hf_metadata(struct model_files *f, const struct arch **a, struct error *err
     if (!find_arch(&c))
         return false;
     cJSON *generation = generation_config(f);
-    f->tied = truth(&c, "tie_word_embeddings", c.a->gemma || is_arch(&c, "smollm3"));
+    f->tied = tied_output(&c);
     f->k_eq_v = truth(&c, "attention_k_eq_v", false);
     check_unsupported(&c);
     put_sizes(&c);

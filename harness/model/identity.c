@@ -69,6 +69,8 @@ static void recipe_text(const struct model *m, struct text *out)
     }
     if (*open == ',')
         text_putc(out, ')');
+    if (m->files->rounds_activations)
+        text_puts(out, "; weights alone, activations not rounded as it asks");
 }
 
 bool describe_weights(struct model *m, struct error *err)

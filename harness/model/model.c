@@ -90,6 +90,7 @@ static const struct scale_places {
     [FORMAT_IQ3_S] = { 1, 2, { 0 } },    [FORMAT_IQ1_S] = { 1, 2, { 0 } },     [FORMAT_TQ1_0] = { 1, 2, { 52 } },  [FORMAT_TQ2_0] = { 1, 2, { 64 } },
     [FORMAT_Q1_0] = { 1, 2, { 0 } },     [FORMAT_Q2_0] = { 1, 2, { 0 } },
     [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
+    [FORMAT_F8] = { 1, 4, { 0 } },       [FORMAT_F4] = { 2, 4, { 0, 4 } },
 };
 
 static bool places_finite(const struct scale_places *p, const uint8_t *block)
@@ -159,8 +160,8 @@ static bool no_strangers(const struct model *m, struct error *err)
     for (size_t i = 0; i < m->files->n_raw; i++) {
         const struct raw_tensor *r = &m->files->raw[i];
         if (!r->used && !layout_tolerates(&m->config, r->name))
-            return fail(err, STATUS_FORMAT, "%s: unexpected tensor %s; architecture %s as configured has none of that name", r->file, r->name,
-                        m->config.arch);
+            return fail(err, STATUS_FORMAT, "%s: unexpected tensor %s; architecture %s as configured has none of that name%s", r->file, r->name,
+                        m->config.arch, str_ends(r->name, ".scale") ? " (an NVFP4 GGUF with a scale for the whole matrix is not read)" : "");
     }
     return true;
 }
@@ -191,7 +192,7 @@ static bool bind_gguf(struct model *m, struct error *err)
 static bool open_gguf(struct model *m, const char *path, struct error *err)
 {
     m->source = MODEL_GGUF;
-    if (!gguf_read(m->files, path, err))
+    if (!gguf_read(m->files, path, err) || !foreign_gguf(m->files, path, err))
         return false;
     const char *name = kv_string(m->files, "general.architecture");
     const struct arch *a = name ? arch_find(name) : NULL;
@@ -224,12 +225,15 @@ static bool split_spec(struct model *m, const char *spec, struct error *err)
     return m->label != NULL;
 }
 
-static bool looks_like_gguf(const char *path)
+/* Neither suffix: a GGUF under another name, a known other kind, or nothing that we know. */
+static bool open_unnamed(struct model *m, struct error *err)
 {
     struct mapping map = { 0 };
-    bool yes = mapping_open(&map, path, NULL) && map.size >= 4 && !memcmp(map.data, "GGUF", 4);
+    bool mapped = mapping_open(&map, m->path, err), gguf = mapped && map.size >= 4 && !memcmp(map.data, "GGUF", 4);
+    bool ok = mapped && (gguf || (foreign_file(&map, m->path, err) &&
+                                  fail(err, STATUS_FORMAT, "%s: neither a GGUF file, a .safetensors file nor a Hugging Face folder", m->path)));
     mapping_close(&map);
-    return yes;
+    return ok && open_gguf(m, m->path, err);
 }
 
 static bool open_source(struct model *m, struct error *err)
@@ -238,9 +242,7 @@ static bool open_source(struct model *m, struct error *err)
         return hf_open(m, m->path, err);
     if (!file_exists(m->path))
         return fail(err, STATUS_IO, "%s: no such file or folder", m->path);
-    if (str_ends(m->path, ".gguf") || looks_like_gguf(m->path))
-        return open_gguf(m, m->path, err);
-    return fail(err, STATUS_FORMAT, "%s: neither a GGUF file, a .safetensors file nor a Hugging Face folder", m->path);
+    return str_ends(m->path, ".gguf") ? open_gguf(m, m->path, err) : open_unnamed(m, err);
 }
 
 static bool index_tensors(struct model *m, struct error *err)

@@ -141,8 +141,8 @@ bool model_metadata(const struct model *m, struct gguf_kv **kv, int *n, struct e
 /* The tokenizer (not NULL) as tokenizer.json, tokenizer_config.json and generation_config.json in folder dir. */
 bool model_write_tokenizer(const struct model *m, const char *dir, struct error *err);
 
-/* Architectures we run, for `list` and messages; NULL-terminated. */
-const char *const *model_archs(void);
+/* Architecture number i that we run and the models that have it; false beyond the last. */
+bool model_arch(size_t i, const char **name, const char **models);
 
 /* Bytes needed to run with one sequence of context tokens: weights, a 16-bit K/V cache (whole on full layers, a ring of
  * the window and one prefill batch on sliding ones), half a GiB of work space. */

@@ -1,11 +1,13 @@
 /* packed.c - quantized Hugging Face checkpoints: which layout it is, and what all layouts share.
  *
  * Values are kept exactly: a matrix becomes blocks of codes with an f32 scale and min (format.h, I4M and I8M) or a
- * codebook block (NF4, FP4).  Layouts that we do not read are refused by name, with the reason. */
+ * codebook block (NF4, FP4, MXFP4, NVFP4, F8).  Layouts that we do not read are refused by name, with the reason. */
 #include "packed.h"
 
 #include <math.h>
 #include <stdlib.h>
+
+enum { TILE_ROWS = 64 };
 
 struct packed {
     struct packed_rules rules;
@@ -57,6 +59,31 @@ float raw_float(const struct raw_tensor *r, int64_t i)
     return r->type == RAW_F16 ? f16_to_f32(h) : bf16_to_f32(h);
 }
 
+bool bad_dtype(const struct module *m, const struct raw_tensor *r, const char *expected)
+{
+    return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s and %d dimensions, expected %s", r->file, r->name, r->type_name, r->n_dims, expected);
+}
+
+static bool groups_from(struct module *m, const char *scales, int dim)
+{
+    const struct raw_tensor *s = module_part(m, scales);
+    if (!s || s->n_dims != 2)
+        return fail(m->err, STATUS_FORMAT, "%s: %s has no %s matrix", m->f->metadata_path, m->base, scales);
+    m->groups = s->dims[dim];
+    m->group = (m->cols + m->groups - 1) / m->groups;
+    return module_float(m, scales, dim ? m->rows : m->groups, dim ? m->groups : m->rows, &m->scale);
+}
+
+bool groups_along_columns(struct module *m, const char *scales)
+{
+    return groups_from(m, scales, 0);
+}
+
+bool groups_along_rows(struct module *m, const char *scales)
+{
+    return groups_from(m, scales, 1);
+}
+
 /* ---- column order: groups of g_idx side by side ---- */
 
 static int32_t group_of(const struct module *m, int64_t k)
@@ -103,18 +130,18 @@ static int64_t block_group(const struct module *m, const int32_t *k)
     return group_of(m, k[0]);
 }
 
-static void put_block(uint8_t *out, int bits, const uint8_t *codes, float scale, float min)
+static void put_block(uint8_t *out, bool wide, const uint8_t *codes, float scale, float min)
 {
     memcpy(out, &scale, 4);
     memcpy(out + 4, &min, 4);
-    if (bits == 8)
+    if (wide)
         memcpy(out + 8, codes, 32);
-    for (int j = 0; bits < 8 && j < 16; j++)
+    for (int j = 0; !wide && j < 16; j++)
         out[8 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
 }
 
-/* Column block b of all rows: layouts that pack along rows then read memory in order. */
-static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b)
+/* Column block b of rows first .. last - 1. */
+static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b, int64_t first, int64_t last)
 {
     int32_t k[32];
     int64_t row_bytes = format_row_bytes(t->format, m->cols);
@@ -123,7 +150,7 @@ static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, in
     int64_t g = block_group(m, k);
     if (g < 0 || g >= m->groups)
         return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: group sizes that are no multiple of 32 columns are not supported", m->f->metadata_path, m->base);
-    for (int64_t n = 0; n < m->rows; n++) {
+    for (int64_t n = first; n < last; n++) {
         uint8_t codes[32];
         float scale, min;
         m->codes(m, n, k, codes);
@@ -131,83 +158,94 @@ static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, in
         if (!isfinite(scale) || !isfinite(min))
             return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, group %lld: the scale is not a finite number", m->f->metadata_path, m->base,
                         (long long)n, (long long)g);
-        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits, codes, scale, min);
+        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits > 4, codes, scale, min);
     }
     return true;
 }
 
 bool unpack_matrix(struct module *m, struct tensor *t)
 {
-    t->format = m->bits == 8 ? FORMAT_I8M : FORMAT_I4M;
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights in the %s layout are not supported (2, 4 and 8 are)", m->f->metadata_path,
-                    m->base, m->bits, m->rules->method);
+    t->format = m->bits > 4 ? FORMAT_I8M : FORMAT_I4M;
     if (m->cols % 32 || (!m->g_idx && (m->group < 1 || m->group % 32)))
         return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld in groups of %lld; both must be multiples of 32", m->f->metadata_path, m->base,
                     (long long)m->cols, (long long)m->group);
     t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
     uint8_t *data = files_own(m->f, t->bytes, m->err);
     bool ok = data && column_order(m, &t->col_perm);
-    for (int64_t b = 0; ok && b < m->cols / 32; b++)
-        ok = unpack_columns(m, t, data, b);
+    m->run = !t->col_perm;
+    /* Some rows at a time: layouts that pack along rows and along columns both find their memory in the cache. */
+    for (int64_t n = 0; ok && n < m->rows; n += TILE_ROWS)
+        for (int64_t b = 0; ok && b < m->cols / 32; b++)
+            ok = unpack_columns(m, t, data, b, n, n + TILE_ROWS < m->rows ? n + TILE_ROWS : m->rows);
+    t->data = data;
+    return ok;
+}
+
+static bool f8_block(struct module *m, int64_t n, int64_t k, uint8_t *out)
+{
+    const uint8_t *codes = m->weight->data + n * m->cols + k;
+    float scale, min;
+    m->scales(m, n, k / m->group, &scale, &min);
+    for (int j = 0; j < 32; j++)
+        if ((codes[j] & 0x7f) == 0x7f)
+            return fail(m->err, STATUS_FORMAT, "%s: %s[%lld][%lld] is not a number", m->weight->file, m->weight->name, (long long)n, (long long)(k + j));
+    if (!isfinite(scale))
+        return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, column %lld: the scale is not a finite number", m->f->metadata_path, m->base, (long long)n,
+                    (long long)k);
+    memcpy(out, &scale, sizeof scale);
+    memcpy(out + 4, codes, 32);
+    return true;
+}
+
+bool unpack_f8(struct module *m, struct tensor *t)
+{
+    t->format = FORMAT_F8;
+    if (m->cols % 32 || m->group % 32)
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld with scales for %lld columns; both must be multiples of 32", m->f->metadata_path,
+                    m->base, (long long)m->cols, (long long)m->group);
+    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
+    uint8_t *data = files_own(m->f, t->bytes, m->err), *out = data;
+    bool ok = data != NULL;
+    for (int64_t i = 0; ok && i < m->rows * m->cols; i += 32, out += sizeof(struct block_f8))
+        ok = f8_block(m, i / m->cols, i % m->cols, out);
     t->data = data;
     return ok;
 }
 
 /* ---- which layout ---- */
 
-struct method {
-    const char *name;
-    bool (*load)(struct module *m, struct tensor *t, bool *found);
-    const char *refusal;
-};
-static const struct method methods[] = {
-    { "gptq", load_gptq, NULL },
-    { "awq", load_awq, NULL },
-    { "bitsandbytes", load_bitsandbytes, NULL },
-    { "compressed-tensors", load_compressed, NULL },
-    { "torchao", load_torchao, NULL },
-    { "mlx", load_mlx, NULL },
-    { "exl2", NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
-    { "exl3", NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
-    { "aqlm", NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
-    { "hqq", NULL, "its rows are packed across the matrix in a way that differs between versions; convert the original with another method" },
-    { "marlin", NULL, "a GPU-specific permutation of GPTQ; use the GPTQ file it was made from" },
-    { "eetq", NULL, "a GPU-specific layout" },
-    { "fp8", NULL, "8-bit floats with activation scaling" },
-    { "fbgemm_fp8", NULL, "8-bit floats with activation scaling" },
-    { "mxfp4", NULL, "only known here inside GGUF files" },
-    { "quip", NULL, "codes are lattice points behind a Hadamard rotation" },
-    { "spqr", NULL, "its outliers are kept in a sparse matrix" },
-    { "vptq", NULL, "vector codebooks, for which the engine has no kernel" },
-    { "higgs", NULL, "codes stand behind a Hadamard rotation" },
-    { "quanto", NULL, "stored as pickled subclasses" },
-    { "bitnet", NULL, "its activations are quantized as part of the model" },
-};
+/* A file of its own beside config.json, as the tools of these methods write it; NULL: none, or an error (*ok false). */
+static const cJSON *section_file(struct packed *p, const char *dir, struct error *err, bool *ok)
+{
+    static const struct { const char *file, *method, *within; } files[] = {
+        { "quantize_config.json", "gptq", NULL }, { "quant_config.json", "awq", NULL }, { "hf_quant_config.json", "modelopt", "quantization" },
+    };
+    cJSON *q = NULL;
+    for (size_t i = 0; !q && *ok && i < ARRAY_LEN(files); i++) {
+        struct text path = { 0 };
+        path_join(&path, dir, files[i].file);
+        if (text_ok(&path, NULL) && file_exists(text_str(&path))) {
+            p->owned = json_parse_file(text_str(&path), 1 << 24, err);
+            *ok = p->owned != NULL;
+            q = *ok && files[i].within ? cJSON_GetObjectItemCaseSensitive(p->owned, files[i].within) : p->owned;
+            if (q && !json_get(q, "quant_method"))
+                cJSON_AddStringToObject(q, "quant_method", files[i].method);
+        }
+        text_free(&path);
+    }
+    return q;
+}
 
 /* The section that describes the quantization, wherever the writer put it; NULL: none. */
 static const cJSON *find_section(struct packed *p, const struct model_files *f, const char *dir, struct error *err, bool *ok)
 {
-    static const char *const files[] = { "quantize_config.json", "quant_config.json" };
     const cJSON *text = json_get(f->config, "text_config"), *q = json_get(f->config, "quantization_config");
     *ok = true;
     if (!q && text)
         q = json_get(text, "quantization_config");
     if (!q)
         q = json_get(f->config, "quantization");
-    for (int i = 0; !q && *ok && i < 2; i++) {
-        struct text path = { 0 };
-        path_join(&path, dir, files[i]);
-        if (text_ok(&path, NULL) && file_exists(text_str(&path))) {
-            p->owned = json_parse_file(text_str(&path), 1 << 24, err);
-            *ok = p->owned != NULL;
-            q = p->owned;
-            if (*ok && !json_get(q, "quant_method"))
-                cJSON_AddStringToObject(p->owned, "quant_method", i ? "awq" : "gptq");
-        }
-        text_free(&path);
-    }
-    return q;
+    return q ? q : section_file(p, dir, err, ok);
 }
 
 static const char *string_in(const cJSON *o, const char *key, const char *absent)
@@ -216,12 +254,15 @@ static const char *string_in(const cJSON *o, const char *key, const char *absent
     return cJSON_IsString(v) ? v->valuestring : absent;
 }
 
+static const char *readable(char names[160]);         /* names of the methods that are read */
+
 static bool refuse(const struct model_files *f, const char *what, const char *found, const char *why, struct error *err)
 {
-    return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\": %s", f->metadata_path, what, found, why);
+    char names[160];
+    return fail(err, STATUS_UNSUPPORTED, "%s: %s \"%s\" is not read: %s (checkpoints that are: %s)", f->metadata_path, what, found, why, readable(names));
 }
 
-static bool check_gptq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_gptq(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *format = string_in(q, "checkpoint_format", "gptq");
     p->rules.zeros_less_one = strcmp(format, "gptq_v2") != 0;
@@ -232,7 +273,7 @@ static bool check_gptq(struct packed *p, const struct model_files *f, const cJSO
     return true;
 }
 
-static bool check_awq(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_awq(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *version = string_in(q, "version", "gemm");
     (void)p;
@@ -241,7 +282,7 @@ static bool check_awq(struct packed *p, const struct model_files *f, const cJSON
     return true;
 }
 
-static bool check_autoround(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_autoround(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     const char *packing = string_in(q, "packing_format", "auto_round");
     p->load = strstr(packing, "awq") ? load_awq : load_gptq;
@@ -252,18 +293,55 @@ static bool check_autoround(struct packed *p, const struct model_files *f, const
     return true;
 }
 
-static bool check_compressed(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+/* [rows, columns] that share a scale. */
+static bool read_block(struct packed *p, const struct model_files *f, const cJSON *block, struct error *err)
 {
-    const cJSON *groups = json_get(q, "config_groups"), *g;
+    for (int i = 0; i < 2 && cJSON_IsArray(block); i++) {
+        const cJSON *n = cJSON_GetArrayItem(block, i);
+        if (!cJSON_IsNumber(n) || !(n->valuedouble >= 1 && n->valuedouble <= 1 << 24))
+            return fail(err, STATUS_FORMAT, "%s: the block of a scale is not two numbers of rows and columns", f->metadata_path);
+        p->rules.block[i] = (int64_t)n->valuedouble;
+    }
+    return true;
+}
+
+static bool check_fp8(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    f->rounds_activations = true;
+    return read_block(p, f, json_get(q, "weight_block_size"), err);
+}
+
+static bool in_list(const char *name, const char *const *list)
+{
+    while (*list && strcmp(*list, name))
+        list++;
+    return *list != NULL;
+}
+
+static bool check_modelopt(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    static const char *const known[] = { "FP8", "NVFP4", NULL };
+    const char *algorithm = string_in(q, "quant_algo", "(not named)");
     (void)p;
+    f->rounds_activations = true;
+    return in_list(algorithm, known) || refuse(f, "modelopt quant_algo", algorithm, "only FP8 and NVFP4 are", err);
+}
+
+static bool check_compressed(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    static const char *const compressed_formats[] = { "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
+                                                      "mxfp4-pack-quantized", NULL };
+    const cJSON *groups = json_get(q, "config_groups"), *g;
     cJSON_ArrayForEach(g, groups) {
         const char *format = string_in(g, "format", string_in(q, "format", "?"));
-        if (strcmp(format, "pack-quantized"))
-            return refuse(f, "compressed-tensors format", format, "only pack-quantized is read", err);
-        if (json_get(g, "input_activations") || json_get(g, "output_activations"))
-            return refuse(f, "compressed-tensors", "input_activations", "quantized activations would change the comparison", err);
-        if (json_get(g, "weights") && strcmp(string_in(json_get(g, "weights"), "type", "int"), "int"))
-            return refuse(f, "compressed-tensors weights type", string_in(json_get(g, "weights"), "type", "?"), "only int is read", err);
+        const cJSON *weights = json_get(g, "weights"), *bits = weights ? json_get(weights, "num_bits") : NULL;
+        if (!in_list(format, compressed_formats))
+            return refuse(f, "compressed-tensors format", format, "an unknown one, or one without a kernel (mxfp6, sparse)", err);
+        if (weights && strcmp(string_in(weights, "type", "int"), "int") && bits && bits->valuedouble != 8 && bits->valuedouble != 4)
+            return refuse(f, "compressed-tensors weights type", string_in(weights, "type", "?"), "only floats of 4 and 8 bits are", err);
+        if (!read_block(p, f, weights ? json_get(weights, "block_structure") : NULL, err))
+            return false;
+        f->rounds_activations |= cJSON_IsObject(json_get(g, "input_activations")) || cJSON_IsObject(json_get(g, "output_activations"));
     }
     if (json_get(q, "kv_cache_scheme"))
         return refuse(f, "compressed-tensors", "kv_cache_scheme", "a quantized K/V cache is not supported", err);
@@ -272,7 +350,7 @@ static bool check_compressed(struct packed *p, const struct model_files *f, cons
     return true;
 }
 
-static bool check_bitsandbytes(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool check_bitsandbytes(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
 {
     (void)p;
     if (cJSON_IsTrue(json_get(q, "load_in_8bit")))
@@ -280,42 +358,89 @@ static bool check_bitsandbytes(struct packed *p, const struct model_files *f, co
     return true;
 }
 
-static bool check_mlx(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+static bool mlx_mode_read(const char *mode)
 {
+    return !strcmp(mode, "affine") || !strcmp(mode, "mxfp4") || !strcmp(mode, "nvfp4") || !strcmp(mode, "mxfp8");
+}
+
+static bool check_mlx(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
+    static const char why[] = "only affine, mxfp4, nvfp4 and mxfp8 are";
     const cJSON *e;
     const char *mode = string_in(q, "mode", "affine");
     (void)p;
-    if (strcmp(mode, "affine"))
-        return refuse(f, "MLX mode", mode, "only affine is read", err);
+    if (!mlx_mode_read(mode))
+        return refuse(f, "MLX mode", mode, why, err);
     cJSON_ArrayForEach(e, q)
-        if (cJSON_IsObject(e) && strcmp(string_in(e, "mode", "affine"), "affine"))
-            return refuse(f, "MLX mode", string_in(e, "mode", ""), "only affine is read", err);
+        if (cJSON_IsObject(e) && !mlx_mode_read(string_in(e, "mode", "affine")))
+            return refuse(f, "MLX mode", string_in(e, "mode", ""), why, err);
     return true;
 }
 
-static bool pick_method(struct packed *p, const struct model_files *f, const cJSON *q, struct error *err)
+/* To add a layout: its loader, its check of the config (or NULL), its row.  One that is not read has a reason instead. */
+static const struct method {
+    const char *name;           /* quant_method */
+    bool (*load)(struct module *m, struct tensor *t, bool *found);
+    bool (*check)(struct packed *p, struct model_files *f, const cJSON *q, struct error *err);
+    const char *refusal;
+} methods[] = {
+    { "gptq", load_gptq, check_gptq, NULL },
+    { "awq", load_awq, check_awq, NULL },
+    { "auto-round", load_gptq, check_autoround, NULL },
+    { "intel/auto-round", load_gptq, check_autoround, NULL },
+    { "bitsandbytes", load_bitsandbytes, check_bitsandbytes, NULL },
+    { "compressed-tensors", load_compressed, check_compressed, NULL },
+    { "torchao", load_torchao, NULL, NULL },
+    { "mlx", load_mlx, check_mlx, NULL },
+    { "metal", load_mlx, NULL, NULL },
+    { "hqq", load_hqq, NULL, NULL },
+    { "gemma", load_gemma, NULL, NULL },
+    { "fp8", load_bytes, check_fp8, NULL },
+    { "fbgemm_fp8", load_bytes, check_fp8, NULL },
+    { "modelopt", load_modelopt, check_modelopt, NULL },
+    { "exl2", NULL, NULL, "ExLlamaV2 mixes widths within a matrix and has no written specification" },
+    { "exl3", NULL, NULL, "ExLlamaV3 codes are trellis states, decoded by a procedure that has no written specification" },
+    { "aqlm", NULL, NULL, "additive codebooks: every weight is a sum of learned 8- or 16-bit entries, for which the engine has no kernel" },
+    { "vptq", NULL, NULL, "vector codebooks, for which the engine has no kernel" },
+    { "quip", NULL, NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "higgs", NULL, NULL, "codes are lattice points behind a Hadamard rotation" },
+    { "fp_quant", NULL, NULL, "4-bit floats behind a Hadamard rotation" },
+    { "spqr", NULL, NULL, "its outliers are kept in a sparse matrix" },
+    { "marlin", NULL, NULL, "a GPU's permutation of GPTQ; use the GPTQ files it was made from" },
+    { "eetq", NULL, NULL, "8-bit codes in a GPU's permutation" },
+    { "quanto", NULL, NULL, "transformers quantizes with it while loading and writes no such folders; optimum-quanto's own have no written specification" },
+    { "mxfp8", NULL, NULL, "8-bit floats with scales that are powers of two, in a layout of transformers; MXFP8 is read from MLX folders" },
+    { "mxfp4", NULL, NULL, "stacked experts in a layout of gpt-oss alone; MXFP4 is read from GGUF files and MLX folders" },
+    { "nvfp4", NULL, NULL, "transformers makes it while loading and writes no such folders; compressed-tensors' and modelopt's NVFP4 are read" },
+    { "fouroversix", NULL, NULL, "NVFP4 whose blocks choose between two largest values, in a layout of its own" },
+    { "quark", NULL, NULL, "one name for many layouts, most with rounded activations" },
+    { "sinq", NULL, NULL, "a scale for each column beside those of the groups" },
+    { "bitnet", NULL, NULL, "its activations are quantized as part of the model" },
+    { "gguf", NULL, NULL, "open the .gguf file itself" },
+};
+
+static const char *readable(char names[160])
 {
-    static const struct {
-        const char *name;
-        bool (*check)(struct packed *, const struct model_files *, const cJSON *, struct error *);
-    } checks[] = { { "gptq", check_gptq }, { "awq", check_awq }, { "compressed-tensors", check_compressed }, { "bitsandbytes", check_bitsandbytes },
-                   { "mlx", check_mlx }, { "auto-round", check_autoround }, { "intel/auto-round", check_autoround } };
+    size_t at = 0;
+    names[0] = 0;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (methods[i].load && at < 160)
+            at += (size_t)snprintf(names + at, 160 - at, "%s%s", at ? ", " : "", methods[i].name);
+    return names;
+}
+
+static bool pick_method(struct packed *p, struct model_files *f, const cJSON *q, struct error *err)
+{
     const char *name = string_in(q, "quant_method", json_get(q, "group_size") && json_get(q, "bits") ? "mlx" : "(not named)");
     const struct method *found = NULL;
-    bool known = strstr(name, "auto-round") != NULL;
     for (size_t i = 0; i < ARRAY_LEN(methods); i++)
         if (!strcmp(methods[i].name, name))
             found = &methods[i];
-    if (found && found->refusal)
-        return refuse(f, "quant_method", name, found->refusal, err);
-    if (!found && !known)
-        return refuse(f, "quant_method", name, "not a layout that this program reads (gptq, awq, bitsandbytes 4-bit, compressed-tensors, torchao, mlx)", err);
-    p->rules.method = found ? found->name : "auto-round";
-    p->load = found ? found->load : NULL;
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++)
-        if (!strcmp(checks[i].name, name))
-            return checks[i].check(p, f, q, err);
-    return true;
+    if (!found || !found->load)
+        return refuse(f, "quant_method", name, found ? found->refusal : "a layout that this program does not know", err);
+    p->rules.method = found->name;
+    p->load = found->load;
+    return !found->check || found->check(p, f, q, err);
 }
 
 bool packed_open(struct packed **out, struct model_files *f, const char *dir, struct error *err)

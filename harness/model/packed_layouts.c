@@ -3,12 +3,6 @@
 
 #include <stdlib.h>
 
-/* Width of a code, from how many 32-bit words hold how many of them. */
-static int bits_from(int64_t words, int64_t codes)
-{
-    return codes > 0 && words * 32 % codes == 0 && words * 32 / codes <= 16 ? (int)(words * 32 / codes) : 0;
-}
-
 static bool is_words(const struct raw_tensor *r)
 {
     return r->n_dims == 2 && (r->type == RAW_I32 || r->type == RAW_U32);
@@ -16,47 +10,57 @@ static bool is_words(const struct raw_tensor *r)
 
 static bool bad_words(struct module *m, const struct raw_tensor *r)
 {
-    return fail(m->err, STATUS_FORMAT, "%s: %s is %s in %d dimensions, expected a matrix of 32-bit words", r->file, r->name, r->type_name, r->n_dims);
+    return bad_dtype(m, r, "a matrix of 32-bit words");
 }
 
-static unsigned field(uint32_t word, int bits, int64_t i)
+static int64_t words_of(const struct module *m, int64_t codes)
 {
-    return word >> (unsigned)(bits * (int)i) & ((1u << bits) - 1);
+    return (codes * m->bits + 31) / 32;
 }
 
-static bool odd_width(struct module *m)
+/* Width of a code, from how many 32-bit words hold how many of them without a gap; bit b of widths: width b is read. */
+static bool code_width(struct module *m, int64_t words, int64_t codes, unsigned widths)
 {
-    return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights are not supported (2, 4 and 8 are)", m->f->metadata_path, m->base, m->bits);
+    for (m->bits = 1; m->bits <= 8; m->bits++)
+        if (widths >> m->bits & 1 && words_of(m, codes) == words && words * 32 / codes == m->bits)
+            return true;
+    return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %lld words hold %lld codes, %.3g bits each, which is not a width that is read in the %s layout",
+                m->f->metadata_path, m->base, (long long)words, (long long)codes, 32.0 * (double)words / (double)codes, m->rules->method);
+}
+
+/* Codes of columns k[] from a stream that begins with word first. */
+static void stream_codes(const struct module *m, int64_t first, int64_t stride, const int32_t *k, uint8_t *out)
+{
+    const struct raw_tensor *r = m->weight;
+    uint64_t bits = 0;
+    int64_t next = first + (int64_t)k[0] * m->bits / 32 * stride;
+    int have = 0;
+    for (int i = 0; i < 32 && !m->run; i++)
+        out[i] = (uint8_t)raw_bits(r, first, stride, (int64_t)k[i] * m->bits, m->bits);
+    for (int i = 0; i < 32 && m->run; i++, bits >>= m->bits, have -= m->bits) {
+        if (have < m->bits) {
+            bits |= (uint64_t)raw_word(r, next) << have;
+            have += 32;
+            next += stride;
+        }
+        out[i] = (uint8_t)(bits & ((1u << m->bits) - 1));
+    }
 }
 
 /* ---- GPTQ: codes packed along the inputs, zero points along the outputs ---- */
 
 static void gptq_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    int pack = 32 / m->bits;
-    for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, k[i] / pack * m->rows + n), m->bits, k[i] % pack);
+    stream_codes(m, n, m->rows, k, out);
 }
 
 static void gptq_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    int pack = 32 / m->bits;
-    unsigned z = field(raw_word(m->zero, g * (m->rows / pack) + n / pack), m->bits, n % pack);
+    unsigned z = raw_bits(m->zero, g * words_of(m, m->rows), 1, n * m->bits, m->bits);
     if (m->rules->zeros_less_one)
         z = (z + 1) & ((1u << m->bits) - 1);
     *scale = raw_float(m->scale, g * m->rows + n);
     *min = -*scale * (float)z;
-}
-
-/* Number of groups and their width from the rows of scales; a width of -1 in the config means one group. */
-static bool groups_along_columns(struct module *m, const char *scales)
-{
-    const struct raw_tensor *s = module_part(m, scales);
-    if (!s || s->n_dims != 2)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has no %s matrix", m->f->metadata_path, m->base, scales);
-    m->groups = s->dims[0];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    return module_float(m, scales, m->groups, m->rows, &m->scale);
 }
 
 bool load_gptq(struct module *m, struct tensor *t, bool *found)
@@ -67,19 +71,17 @@ bool load_gptq(struct module *m, struct tensor *t, bool *found)
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[0], m->cols);
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return odd_width(m);
-    int pack = 32 / m->bits;
-    if (!module_need(m, "qweight", m->cols / pack, m->rows, &m->weight) || !groups_along_columns(m, "scales") ||
-        !module_need(m, "qzeros", m->groups, m->rows / pack, &m->zero))
+    /* 5, 6 and 7 bits stand in planes (gptq_p), not in one stream. */
+    if (!code_width(m, w->dims[0], m->cols, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8) ||
+        !module_need(m, "qweight", words_of(m, m->cols), m->rows, &m->weight) || !groups_along_columns(m, "scales") ||
+        !module_need(m, "qzeros", m->groups, words_of(m, m->rows), &m->zero))
         return false;
     if (!is_words(m->zero))
         return bad_words(m, m->zero);
     if (module_part(m, "g_idx") && !module_need(m, "g_idx", m->cols, 0, &m->g_idx))
         return false;
     if (m->g_idx && m->g_idx->type != RAW_I32)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s, expected I32", m->g_idx->file, m->g_idx->name, m->g_idx->type_name);
+        return bad_dtype(m, m->g_idx, "I32");
     m->codes = gptq_codes;
     m->scales = gptq_scales;
     return unpack_matrix(m, t);
@@ -92,12 +94,12 @@ static const uint8_t awq_nibble[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
 static void awq_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
     for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, k[i] * (m->rows / 8) + n / 8), 4, awq_nibble[n % 8]);
+        out[i] = (uint8_t)raw_bits(m->weight, k[i] * (m->rows / 8) + n / 8, 1, 4 * awq_nibble[n % 8], 4);
 }
 
 static void awq_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    unsigned z = m->zero ? field(raw_word(m->zero, g * (m->rows / 8) + n / 8), 4, awq_nibble[n % 8]) : 8;
+    unsigned z = m->zero ? raw_bits(m->zero, g * (m->rows / 8) + n / 8, 1, 4 * awq_nibble[n % 8], 4) : 8;
     *scale = raw_float(m->scale, g * m->rows + n);
     *min = -*scale * (float)z;
 }
@@ -110,10 +112,7 @@ bool load_awq(struct module *m, struct tensor *t, bool *found)
     *found = true;
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->rows);
-    if (m->bits != 4)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %d-bit weights; the AWQ layout is known with 4", m->f->metadata_path, m->base, m->bits);
-    if (!module_need(m, "qweight", m->cols, m->rows / 8, &m->weight) || !groups_along_columns(m, "scales"))
+    if (!code_width(m, w->dims[1], m->rows, 1u << 4) || !module_need(m, "qweight", m->cols, m->rows / 8, &m->weight) || !groups_along_columns(m, "scales"))
         return false;
     if (module_part(m, "qzeros") && !module_need(m, "qzeros", m->groups, m->rows / 8, &m->zero))
         return false;
@@ -128,27 +127,14 @@ bool load_awq(struct module *m, struct tensor *t, bool *found)
 
 static void row_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
 {
-    int pack = 32 / m->bits;
-    for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)field(raw_word(m->weight, n * m->weight->dims[1] + k[i] / pack), m->bits, k[i] % pack);
+    stream_codes(m, n * m->weight->dims[1], 1, k, out);
 }
 
-static void compressed_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
+void middle_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
 {
-    int pack = 32 / m->bits;
-    unsigned z = m->zero ? field(raw_word(m->zero, n / pack * m->groups + g), m->bits, n % pack) : 1u << (m->bits - 1);
+    unsigned z = m->zero ? raw_bits(m->zero, g, m->groups, n * m->bits, m->bits) : 1u << (m->bits - 1);
     *scale = raw_float(m->scale, n * m->groups + g);
     *min = -*scale * (float)z;
-}
-
-static bool compressed_groups(struct module *m)
-{
-    const struct raw_tensor *s = module_part(m, "weight_scale");
-    if (!s || s->n_dims != 2)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has no weight_scale matrix", m->f->metadata_path, m->base);
-    m->groups = s->dims[1];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    return module_float(m, "weight_scale", m->rows, m->groups, &m->scale);
 }
 
 /* A g_idx of -1 throughout says that there is no act-order. */
@@ -160,7 +146,7 @@ static bool compressed_order(struct module *m)
     if (!module_need(m, "weight_g_idx", m->cols, 0, &m->g_idx))
         return false;
     if (m->g_idx->type != RAW_I32)
-        return fail(m->err, STATUS_FORMAT, "%s: %s has dtype %s, expected I32", m->g_idx->file, m->g_idx->name, m->g_idx->type_name);
+        return bad_dtype(m, m->g_idx, "I32");
     memcpy(&first, m->g_idx->data, sizeof first);
     if (first == -1)
         m->g_idx = NULL;
@@ -171,25 +157,24 @@ bool load_compressed(struct module *m, struct tensor *t, bool *found)
 {
     struct raw_tensor *w = module_part(m, "weight_packed"), *shape = module_part(m, "weight_shape");
     if (!w)
-        return true;
+        return load_bytes(m, t, found);
     *found = true;
+    if (w->type == RAW_U8)
+        return load_compressed_fp4(m, t);
     if (!is_words(w))
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->cols);
-    if (m->bits != 4 && m->bits != 8)
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: %lld words hold a row of %lld; only 4 and 8 bits are read", m->f->metadata_path, m->base,
-                    (long long)w->dims[1], (long long)m->cols);
-    int pack = 32 / m->bits;
+    if (!code_width(m, w->dims[1], m->cols, 0x1fe))
+        return false;
     if (shape)
         shape->used = true;
-    if (!module_need(m, "weight_packed", m->rows, m->cols / pack, &m->weight) || !compressed_groups(m) || !compressed_order(m))
+    if (!module_need(m, "weight_packed", m->rows, words_of(m, m->cols), &m->weight) || !groups_along_rows(m, "weight_scale") || !compressed_order(m))
         return false;
-    if (module_part(m, "weight_zero_point") && !module_need(m, "weight_zero_point", (m->rows + pack - 1) / pack, m->groups, &m->zero))
+    if (module_part(m, "weight_zero_point") && !module_need(m, "weight_zero_point", words_of(m, m->rows), m->groups, &m->zero))
         return false;
     if (m->zero && !is_words(m->zero))
         return bad_words(m, m->zero);
     m->codes = row_codes;
-    m->scales = compressed_scales;
+    m->scales = middle_scales;
     return unpack_matrix(m, t);
 }
 
@@ -204,57 +189,19 @@ static void mlx_scales(const struct module *m, int64_t n, int64_t g, float *scal
 bool load_mlx(struct module *m, struct tensor *t, bool *found)
 {
     struct raw_tensor *w = module_part(m, "weight"), *s = module_part(m, "scales");
+    const char *biases = module_part(m, "qbiases") ? "qbiases" : "biases";      /* as transformers' "metal" calls them */
     if (!w || !s)
         return true;
     *found = true;
     if (!is_words(w) || s->n_dims != 2)
         return bad_words(m, w);
-    m->bits = bits_from(w->dims[1], m->cols);
-    m->groups = s->dims[1];
-    m->group = (m->cols + m->groups - 1) / m->groups;
-    if (m->bits != 2 && m->bits != 4 && m->bits != 8)
-        return odd_width(m);
-    if (!module_need(m, "weight", m->rows, m->cols * m->bits / 32, &m->weight) || !module_float(m, "scales", m->rows, m->groups, &m->scale) ||
-        !module_float(m, "biases", m->rows, m->groups, &m->zero))
+    if (s->type == RAW_U8)
+        return load_mlx_floats(m, t);
+    if (!code_width(m, w->dims[1], m->cols, 0x17e) || !module_need(m, "weight", m->rows, words_of(m, m->cols), &m->weight) ||
+        !groups_along_rows(m, "scales") || !module_float(m, biases, m->rows, m->groups, &m->zero))
         return false;
     m->codes = row_codes;
     m->scales = mlx_scales;
-    return unpack_matrix(m, t);
-}
-
-/* ---- torchao Int4Tensor: signed nibbles, even input first; scales and float zeros stand transposed ---- */
-
-static void torchao_codes(const struct module *m, int64_t n, const int32_t *k, uint8_t *out)
-{
-    for (int i = 0; i < 32; i++) {
-        uint8_t byte = m->weight->data[n * (m->cols / 2) + k[i] / 2];
-        out[i] = (uint8_t)((byte >> 4 * (k[i] & 1) & 15) ^ 8);
-    }
-}
-
-static void torchao_scales(const struct module *m, int64_t n, int64_t g, float *scale, float *min)
-{
-    *scale = raw_float(m->scale, g * m->rows + n);
-    *min = raw_float(m->zero, g * m->rows + n) - 8 * *scale;
-}
-
-bool load_torchao(struct module *m, struct tensor *t, bool *found)
-{
-    struct raw_tensor *q = module_part(m, "_weight_qdata");
-    char key[256];
-    if (!q)
-        return true;
-    *found = true;
-    snprintf(key, sizeof key, "safetensors.%s.weight", m->base);
-    const char *type = kv_string(m->f, key);
-    if ((type && !strstr(type, "\"Int4Tensor\"")) || (q->type != RAW_I8 && q->type != RAW_U8) || module_part(m, "_weight_act_pre_scale"))
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: only torchao's plain Int4Tensor without pre-scaling is read", m->f->metadata_path, m->base);
-    m->bits = 4;
-    if (!module_need(m, "_weight_qdata", m->rows, m->cols / 2, &m->weight) || !groups_along_columns(m, "_weight_scale") ||
-        !module_float(m, "_weight_zero_point", m->groups, m->rows, &m->zero))
-        return false;
-    m->codes = torchao_codes;
-    m->scales = torchao_scales;
     return unpack_matrix(m, t);
 }
 

@@ -12,7 +12,7 @@ static const struct {
     int bytes;
 } dtypes[] = {
     { "F32", RAW_F32, 4 }, { "F16", RAW_F16, 2 }, { "BF16", RAW_BF16, 2 }, { "I8", RAW_I8, 1 }, { "U8", RAW_U8, 1 }, { "I16", RAW_I16, 2 },
-    { "I32", RAW_I32, 4 }, { "U32", RAW_U32, 4 }, { "I64", RAW_I64, 8 }, { "BOOL", RAW_OTHER, 1 }, { "F8_E4M3", RAW_OTHER, 1 },
+    { "I32", RAW_I32, 4 }, { "U32", RAW_U32, 4 }, { "I64", RAW_I64, 8 }, { "BOOL", RAW_OTHER, 1 }, { "F8_E4M3", RAW_F8, 1 },
     { "F8_E5M2", RAW_OTHER, 1 }, { "F64", RAW_OTHER, 8 }, { "U16", RAW_OTHER, 2 }, { "U64", RAW_OTHER, 8 }, { "F8_E8M0", RAW_OTHER, 1 },
 };
 
@@ -195,7 +195,7 @@ bool safetensors_read(struct model_files *f, const char *path, struct error *err
     else if (ok && file_exists(text_str(&single)))
         ok = read_file(f, text_str(&single), err);
     else if (ok)
-        ok = fail(err, STATUS_INPUT, "%s: neither model.safetensors nor model.safetensors.index.json in the folder", path);
+        ok = foreign_folder(path, "model.safetensors or model.safetensors.index.json", err);
     text_free(&single);
     text_free(&index);
     return ok && files_check_overlap(f, err);

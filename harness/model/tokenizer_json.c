@@ -189,6 +189,8 @@ struct doc {
     int32_t *types;
     uint8_t *flags;
     bool marked, byte_level;    /* blanks become U+2581; ByteLevel pre-tokenizer */
+    char *stages[PRETOKENIZER_STAGES];  /* patterns of the pre-tokenizer, in order */
+    int n_stages;
 };
 
 static cJSON *parse_slice(const struct doc *d, struct slice s, const char *key)
@@ -484,17 +486,22 @@ static bool read_metaspace(struct doc *d, const cJSON *o)
     return true;
 }
 
+static bool add_stage(struct doc *d, const char *pattern)
+{
+    char *copy = d->n_stages < PRETOKENIZER_STAGES && !d->byte_level ? str_dup(pattern, d->scan.err) : NULL;
+    if (copy)
+        d->stages[d->n_stages++] = copy;
+    return copy != NULL;
+}
+
 static bool read_split(struct doc *d, const cJSON *o)
 {
     const cJSON *pattern = json_get(o, "pattern");
     const char *regex = cJSON_GetStringValue(json_get(pattern, "Regex"));
-    const struct pretokenizer *row = regex ? pretokenizer_by_pattern(regex) : NULL;
     if (cJSON_IsTrue(json_get(o, "invert")))
         return unsupported(d, "pre_tokenizer", o);
-    if (row && is_str(o, "behavior", "Isolated") && !d->spec.pre) {
-        d->spec.pre = pretokenizer_name(row);
+    if (regex && is_str(o, "behavior", "Isolated") && add_stage(d, regex))
         return true;
-    }
     /* After the normalizer no blank is left, so this one never cuts. */
     if (is_str(pattern, "String", " ") && is_str(o, "behavior", "MergedWithPrevious") && d->marked)
         return true;
@@ -507,20 +514,23 @@ static bool read_pre(struct doc *d, const cJSON *o)
         return read_split(d, o);
     if (is_str(o, "type", "Metaspace") && !d->byte_level)
         return read_metaspace(d, o);
-    if (is_str(o, "type", "Digits") && cJSON_IsTrue(json_get(o, "individual_digits")) && !d->spec.pre) {
-        d->spec.pre = "smollm";
+    if (is_str(o, "type", "Digits") && cJSON_IsTrue(json_get(o, "individual_digits")) && add_stage(d, pretokenizer_digits))
         return true;
-    }
-    if (!is_str(o, "type", "ByteLevel") || cJSON_IsTrue(json_get(o, "add_prefix_space")))
-        return unsupported(d, "pre_tokenizer", o);
-    /* With a pattern before it ByteLevel only maps bytes; alone or after Digits it splits like GPT-2. */
-    bool splits = !cJSON_IsFalse(json_get(o, "use_regex"));
-    bool wants = !d->spec.pre || strcmp(d->spec.pre, "smollm") == 0;
-    if (splits != wants)
+    if (!is_str(o, "type", "ByteLevel") || cJSON_IsTrue(json_get(o, "add_prefix_space")) || d->byte_level ||
+        (!cJSON_IsFalse(json_get(o, "use_regex")) && !add_stage(d, pretokenizer_gpt2)))
         return unsupported(d, "pre_tokenizer", o);
     d->byte_level = true;
-    if (!d->spec.pre)
-        d->spec.pre = "gpt-2";
+    return true;
+}
+
+/* The rule that all stages together are. */
+static bool name_stages(struct doc *d)
+{
+    const struct pretokenizer *p = pretokenizer_by_stages((const char *const *)d->stages, d->n_stages, d->spec.nfc, d->spec.ignore_merges);
+    if (d->byte_level ? !p : d->n_stages > 0)
+        return fail(d->scan.err, STATUS_UNSUPPORTED, "%s: the %d patterns of its pre_tokenizer are not those of any that qdelta knows (the last is %.200s)",
+                    d->scan.where, d->n_stages, d->n_stages ? d->stages[d->n_stages - 1] : "none");
+    d->spec.pre = d->byte_level ? pretokenizer_name(p) : NULL;
     return true;
 }
 
@@ -615,7 +625,7 @@ static bool build(struct doc *d, struct tokenizer **out, const char *path)
     d->spec.bos = d->spec.eos = d->spec.unk = d->spec.pad = -1;
     if (!read_component(d, d->normalizer, "normalizer", "normalizers", read_normalizer) ||
         !read_component(d, d->pre, "pre_tokenizer", "pretokenizers", read_pre) ||
-        !read_component(d, d->post, "post_processor", "processors", read_post) || !read_model(d) ||
+        !read_component(d, d->post, "post_processor", "processors", read_post) || !read_model(d) || !name_stages(d) ||
         !read_config(d, path))
         return false;
     d->spec.kind = d->byte_level ? "gpt2" : "gemma4";
@@ -648,6 +658,8 @@ bool tokenizer_from_json(struct tokenizer **out, const char *tokenizer_json_path
     free(d.lens);
     free(d.types);
     free(d.flags);
+    for (int i = 0; i < d.n_stages; i++)
+        free(d.stages[i]);
     map_free(&d.ids);
     free(d.room);
     mapping_close(&file);

@@ -55,6 +55,7 @@ struct special_node {           /* byte trie of the special tokens; node 0 is th
 };
 
 struct pretokenizer;            /* tokenizer_split.c */
+enum { PRETOKENIZER_STAGES = 6, PRETOKENIZER_NAMES = 8 };
 
 struct tokenizer {
     enum tokenizer_kind kind;
@@ -72,7 +73,7 @@ struct tokenizer {
     size_t n_specials, cap_specials;
     int32_t special_first[256]; /* child of the root by byte, 0: none */
     const struct pretokenizer *pre;
-    void *regex[2];             /* pcre2_code of pre's stages */
+    void *regex[PRETOKENIZER_STAGES];           /* pcre2_code of pre's stages, NULL after the last */
     struct arena arena;
     char hash[65];
 };
@@ -103,13 +104,14 @@ static inline uint32_t join_bit(uint32_t a, uint32_t b)
 
 /* tokenizer_split.c: pre-tokenizers of byte-level BPE. */
 const struct pretokenizer *pretokenizer_find(const char *name);
-const struct pretokenizer *pretokenizer_by_pattern(const char *pattern);    /* the regex of a tokenizer.json */
+/* The row whose stages these n patterns of a tokenizer.json are, with these switches where several have them. */
+const struct pretokenizer *pretokenizer_by_stages(const char *const *patterns, int n, bool nfc, bool ignore_merges);
+extern const char pretokenizer_digits[], pretokenizer_gpt2[];   /* what Digits and ByteLevel of a tokenizer.json match */
 const char *pretokenizer_name(const struct pretokenizer *p);
-/* The pattern that a tokenizer.json splits by; NULL where that is ByteLevel's own (GPT-2's). */
-const char *pretokenizer_pattern(const struct pretokenizer *p);
-bool pretokenizer_isolates_digits(const struct pretokenizer *p);
+const char *pretokenizer_stage(const struct pretokenizer *p, int i);    /* NULL after the last */
 bool pretokenizer_nfc(const struct pretokenizer *p);
 bool pretokenizer_ignore_merges(const struct pretokenizer *p);
+bool pretokenizer_adds_bos(const char *name);   /* false: an unknown name, NULL */
 void pretokenizer_names(struct text *out);
 bool pretokenizer_compile(struct tokenizer *t, struct error *err);
 void pretokenizer_free(struct tokenizer *t);

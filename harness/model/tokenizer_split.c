@@ -8,61 +8,80 @@
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
 
-/* To add a pre-tokenizer: this row.  Text that a stage does not match is passed to the next stage, and is a
- * piece of its own after the last; what a stage that isolates matches is a piece at once. */
+#define O200K_WORD "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+#define O200K_CAPITALS "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+#define O200K_REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3_PATTERN \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* To add a pre-tokenizer: this row, or its name in a row of the same rule.  Each stage cuts every piece that the ones
+ * before it left, into what it matches and what lies between. */
 struct pretokenizer {
-    const char *name;
-    const char *isolate;        /* stage before the pattern, or NULL */
-    const char *pattern;
-    bool nfc, ignore_merges;
+    const char *names[PRETOKENIZER_NAMES];      /* tokenizer.ggml.pre; the first is the one we write */
+    const char *stages[PRETOKENIZER_STAGES];
+    bool nfc, ignore_merges, add_bos;           /* where GGUF metadata does not tell */
 };
 static const struct pretokenizer pretokenizers[] = {
-    { "llama-bpe", NULL,
-      CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-      .ignore_merges = true },
-    { "qwen2", NULL,
-      CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-      .nfc = true },
-    { "qwen35", NULL,
-      CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-      .nfc = true },
-    { "smollm", "\\p{N}", GPT2_PATTERN, false, false },
-    { "gpt-2", NULL, GPT2_PATTERN, false, false },
+    { { "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2" }, { LLAMA3_PATTERN }, .ignore_merges = true, .add_bos = true },
+    { { "smaug-bpe", "dbrx" }, { LLAMA3_PATTERN }, .nfc = false },
+    { { "qwen2", "deepseek-r1-qwen" },
+      { CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" }, .nfc = true },
+    { { "qwen35" },
+      { CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" }, .nfc = true },
+    { { "smollm", "starcoder", "refact", "command-r" }, { "\\p{N}", GPT2_PATTERN }, .nfc = false },
+    { { "gpt-2", "phi-2", "mpt", "olmo", "mellum" }, { GPT2_PATTERN }, .nfc = false },
+    { { "tekken" }, { O200K_WORD "|" O200K_CAPITALS "|\\p{N}" O200K_REST }, .ignore_merges = true, .add_bos = true },
+    { { "gpt-4o", "llama4" }, { O200K_WORD CONTRACTIONS "?|" O200K_CAPITALS CONTRACTIONS "?|\\p{N}{1,3}" O200K_REST }, .nfc = false },
+    { { "falcon" }, { "[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2_PATTERN, "[0-9][0-9][0-9]" }, .nfc = false },
+    { { "deepseek-coder" },
+      { "[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+", "\\p{N}" }, .nfc = false },
+    { { "deepseek-v3", "hunyuan-dense" },
+      { "\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+" },
+      .nfc = false },
 };
+
+const char pretokenizer_digits[] = "\\p{N}", pretokenizer_gpt2[] = GPT2_PATTERN;
 
 const struct pretokenizer *pretokenizer_find(const char *name)
 {
     for (size_t i = 0; i < ARRAY_LEN(pretokenizers); i++)
-        if (strcmp(pretokenizers[i].name, name) == 0)
-            return &pretokenizers[i];
+        for (int j = 0; j < PRETOKENIZER_NAMES && pretokenizers[i].names[j]; j++)
+            if (strcmp(pretokenizers[i].names[j], name) == 0)
+                return &pretokenizers[i];
     return NULL;
 }
 
-const struct pretokenizer *pretokenizer_by_pattern(const char *pattern)
+/* Blanks left over are pieces either way. */
+static bool same_stage(const char *row, const char *pattern)
 {
+    size_t n = strlen(row);
+    return strncmp(row, pattern, n) == 0 && (!pattern[n] || strcmp(pattern + n, "|\\s+") == 0);
+}
+
+const struct pretokenizer *pretokenizer_by_stages(const char *const *patterns, int n, bool nfc, bool ignore_merges)
+{
+    const struct pretokenizer *found = NULL;
     for (size_t i = 0; i < ARRAY_LEN(pretokenizers); i++) {
-        size_t n = strlen(pretokenizers[i].pattern);
-        const char *rest = pattern + n;
-        if (strncmp(pretokenizers[i].pattern, pattern, n) == 0 && !pretokenizers[i].isolate &&
-            (!*rest || strcmp(rest, "|\\s+") == 0))     /* blanks left over are pieces either way */
-            return &pretokenizers[i];
+        const struct pretokenizer *p = &pretokenizers[i];
+        bool same = n == PRETOKENIZER_STAGES || !p->stages[n];
+        for (int k = 0; same && k < n; k++)
+            same = p->stages[k] && same_stage(p->stages[k], patterns[k]);
+        if (same && p->nfc == nfc && p->ignore_merges == ignore_merges)
+            return p;
+        found = same && !found ? p : found;
     }
-    return NULL;
+    return found;
 }
 
 const char *pretokenizer_name(const struct pretokenizer *p)
 {
-    return p->name;
+    return p->names[0];
 }
 
-const char *pretokenizer_pattern(const struct pretokenizer *p)
+const char *pretokenizer_stage(const struct pretokenizer *p, int i)
 {
-    return strcmp(p->pattern, GPT2_PATTERN) == 0 ? NULL : p->pattern;
-}
-
-bool pretokenizer_isolates_digits(const struct pretokenizer *p)
-{
-    return p->isolate != NULL;
+    return i < PRETOKENIZER_STAGES ? p->stages[i] : NULL;
 }
 
 bool pretokenizer_nfc(const struct pretokenizer *p)
@@ -75,10 +94,17 @@ bool pretokenizer_ignore_merges(const struct pretokenizer *p)
     return p->ignore_merges;
 }
 
+bool pretokenizer_adds_bos(const char *name)
+{
+    const struct pretokenizer *p = name ? pretokenizer_find(name) : NULL;
+    return p && p->add_bos;
+}
+
 void pretokenizer_names(struct text *out)
 {
     for (size_t i = 0; i < ARRAY_LEN(pretokenizers); i++)
-        text_printf(out, "%s%s", i ? ", " : "", pretokenizers[i].name);
+        for (int j = 0; j < PRETOKENIZER_NAMES && pretokenizers[i].names[j]; j++)
+            text_printf(out, "%s%s", i || j ? ", " : "", pretokenizers[i].names[j]);
 }
 
 static bool pcre_fail(int code, const char *what, struct error *err)
@@ -90,16 +116,13 @@ static bool pcre_fail(int code, const char *what, struct error *err)
 
 bool pretokenizer_compile(struct tokenizer *t, struct error *err)
 {
-    const char *stages[2] = { t->pre->isolate, t->pre->pattern };
-    for (int i = 0; i < 2; i++) {
-        if (!stages[i])
-            continue;
+    for (int i = 0; i < PRETOKENIZER_STAGES && t->pre->stages[i]; i++) {
         int code;
         PCRE2_SIZE at;
-        t->regex[i] = pcre2_compile((PCRE2_SPTR)stages[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at,
+        t->regex[i] = pcre2_compile((PCRE2_SPTR)t->pre->stages[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at,
                                     NULL);
         if (!t->regex[i])
-            return pcre_fail(code, t->pre->name, err);
+            return pcre_fail(code, t->pre->names[0], err);
         pcre2_jit_compile(t->regex[i], PCRE2_JIT_COMPLETE);     /* without JIT matching is only slower */
     }
     return true;
@@ -107,7 +130,7 @@ bool pretokenizer_compile(struct tokenizer *t, struct error *err)
 
 void pretokenizer_free(struct tokenizer *t)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < PRETOKENIZER_STAGES; i++)
         pcre2_code_free(t->regex[i]);
 }
 
@@ -157,7 +180,7 @@ static int match(struct matcher *m, const pcre2_code *code, const char *text, si
 struct stage {
     const struct tokenizer *t;
     struct matcher *m;
-    int index;                  /* into t->regex; 2: done, the range is a piece */
+    int index;                  /* into t->regex; none there: done, the range is a piece */
     const char *text;
     piece_fn *piece;
     void *ctx;
@@ -167,13 +190,11 @@ static bool run_stage(const struct stage *s, size_t from, size_t to, struct erro
 {
     if (from == to)
         return true;
-    if (s->index == 2)
+    const pcre2_code *code = s->index < PRETOKENIZER_STAGES ? s->t->regex[s->index] : NULL;
+    if (!code)
         return s->piece(s->ctx, from, to - from, err);
     struct stage rest = *s;
     rest.index++;
-    const pcre2_code *code = s->t->regex[s->index];
-    if (!code)
-        return run_stage(&rest, from, to, err);
     /* A later stage sees only its own stretch of text, so offsets count from there. */
     const char *base = s->text + from;
     size_t len = to - from, at = 0;
@@ -182,10 +203,10 @@ static bool run_stage(const struct stage *s, size_t from, size_t to, struct erro
         if (rc == PCRE2_ERROR_NOMATCH)
             break;
         if (rc < 0)
-            return pcre_fail(rc, s->t->pre->name, err);
+            return pcre_fail(rc, s->t->pre->names[0], err);
         const PCRE2_SIZE *hit = pcre2_get_ovector_pointer(s->m->data);
         size_t first = hit[0], end = hit[1];
-        if (!run_stage(&rest, from + at, from + first, err) || !s->piece(s->ctx, from + first, end - first, err))
+        if (!run_stage(&rest, from + at, from + first, err) || !run_stage(&rest, from + first, from + end, err))
             return false;
         at = end;
     }

@@ -56,19 +56,30 @@ static void put_marked_front(struct text *out, const struct tokenizer *t)
                        "\"behavior\":\"MergedWithPrevious\",\"invert\":false},\n");
 }
 
+static void put_split(struct text *out, const char *pattern)
+{
+    text_puts(out, "{\"type\":\"Split\",\"pattern\":{\"Regex\":");
+    json_quote(out, pattern, strlen(pattern));
+    text_puts(out, "},\"behavior\":\"Isolated\",\"invert\":false},");
+}
+
+/* GPT-2's pattern is ByteLevel's own, if it comes last; a digit at a time has a name. */
 static void put_byte_front(struct text *out, const struct tokenizer *t)
 {
-    const char *pattern = pretokenizer_pattern(t->pre);
-    text_printf(out, "\"normalizer\":%s,\n\"pre_tokenizer\":", t->nfc ? "{\"type\":\"NFC\"}" : "null");
-    if (pattern) {
-        text_puts(out, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":");
-        json_quote(out, pattern, strlen(pattern));
-        text_puts(out, "},\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL("false") "]},\n");
-    } else if (pretokenizer_isolates_digits(t->pre)) {
-        text_puts(out, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," BYTE_LEVEL("true") "]},\n");
-    } else {
-        text_puts(out, BYTE_LEVEL("true") ",\n");
+    const char *stage, *next = pretokenizer_stage(t->pre, 0);
+    text_printf(out, "\"normalizer\":%s,\n\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[", t->nfc ? "{\"type\":\"NFC\"}" : "null");
+    bool own = false;
+    for (int i = 0; (stage = next); i++) {
+        next = pretokenizer_stage(t->pre, i + 1);
+        own = !next && strcmp(stage, pretokenizer_gpt2) == 0;
+        if (!next && own)
+            break;
+        if (strcmp(stage, pretokenizer_digits) == 0)
+            text_puts(out, "{\"type\":\"Digits\",\"individual_digits\":true},");
+        else
+            put_split(out, stage);
     }
+    text_puts(out, own ? BYTE_LEVEL("true") "]},\n" : BYTE_LEVEL("false") "]},\n");
 }
 
 static void put_post(struct text *out, const struct tokenizer *t)

@@ -58,11 +58,6 @@ static bool number_array(const struct model_files *f, const char *key, enum gguf
     return true;
 }
 
-static bool is_gpt2(const char *kind)
-{
-    return !strcmp(kind, "gpt2");
-}
-
 static bool tokenizer_from_gguf(struct model *m, struct error *err)
 {
     struct model_files *f = m->files;
@@ -88,12 +83,10 @@ static bool tokenizer_from_gguf(struct model *m, struct error *err)
         spec.eos = (int)special_id(f, "tokenizer.ggml.eos_token_id");
         spec.unk = (int)special_id(f, "tokenizer.ggml.unknown_token_id");
         spec.pad = (int)special_id(f, "tokenizer.ggml.padding_token_id");
-        spec.add_bos = flag(f, "tokenizer.ggml.add_bos_token", spm || (spec.pre && !strcmp(spec.pre, "llama-bpe")));
+        spec.add_bos = flag(f, "tokenizer.ggml.add_bos_token", spm || pretokenizer_adds_bos(spec.pre));
         /* Gemma 4 cannot do without; some of its files say false. */
         spec.add_bos = spec.add_bos || !strcmp(kind, "gemma4");
         spec.add_space_prefix = flag(f, "tokenizer.ggml.add_space_prefix", spm);
-        spec.ignore_merges = is_gpt2(kind) && spec.pre && !strcmp(spec.pre, "llama-bpe");
-        spec.nfc = spec.pre && (!strcmp(spec.pre, "qwen2") || !strcmp(spec.pre, "qwen35"));
         ok = tokenizer_new(&m->tokenizer, &spec, err);
     }
     arena_free(&a);

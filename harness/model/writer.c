@@ -304,7 +304,7 @@ static const struct {
     const char *name;
     int bytes;
 } dtypes[] = { { "BF16", 2 }, { "F16", 2 }, { "F32", 4 }, { "F64", 8 }, { "I8", 1 },  { "U8", 1 },
-               { "I16", 2 },  { "I32", 4 }, { "U32", 4 }, { "I64", 8 }, { "BOOL", 1 } };
+               { "I16", 2 },  { "I32", 4 }, { "U32", 4 }, { "I64", 8 }, { "BOOL", 1 }, { "F8_E4M3", 1 } };
 
 static int dtype_bytes(const char *name)
 {

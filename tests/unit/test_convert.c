@@ -184,7 +184,9 @@ static void test_checkpoints(void **state)
 {
     (void)state;
     static const char *const names[] = { "gptq_4bit", "awq_gemm", "bitsandbytes_nf4", "bitsandbytes_nf4_double", "bitsandbytes_fp4", "compressed_tensors_sym",
-                                         "compressed_tensors_asym", "compressed_tensors_channel", "mlx_affine2", "mlx_affine4", "mlx_affine8" };
+                                         "compressed_tensors_asym", "compressed_tensors_channel", "mlx_affine2", "mlx_affine4", "mlx_affine8", "gptq_3bit",
+                                         "compressed_tensors_w8_asym", "mlx_affine5", "mlx_mxfp4", "mlx_nvfp4", "torchao_int4", "torchao_int8", "hqq_4bit", "fp8_block",
+                                         "mlx_mxfp8", "compressed_tensors_int8", "compressed_tensors_nvfp4" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char folder[128], file[160];
         int32_t ids[32];

@@ -91,6 +91,24 @@ static void test_i8m_and_codebooks(void **state)
     CHECK(out[3] == 2 && out[11] == -2, "fp4's largest values are %g %g", (double)out[3], (double)out[11]);
 }
 
+/* Every code but the two that are no numbers, by the definition; those give zero. */
+static void test_f8(void **state)
+{
+    (void)state;
+    for (int first = 0; first < 256; first += 32) {
+        struct block_f8 b = { .d = 0.75f };
+        float out[32];
+        for (int i = 0; i < 32; i++)
+            b.qs[i] = (uint8_t)(first + i);
+        formats[FORMAT_F8].to_f32(&b, out, 32);
+        for (int i = 0; i < 32; i++) {
+            int x = first + i, e = x >> 3 & 15, m = x & 7;
+            double want = ldexp(e ? 8 + m : m, (e ? e : 1) - 10) * (x & 0x80 ? -0.75 : 0.75);
+            CHECK((double)out[i] == ((x & 0x7f) == 0x7f ? 0 : want), "code %02x is %g, expected %g", x, (double)out[i], want);
+        }
+    }
+}
+
 static void test_f16(void **state)
 {
     (void)state;
@@ -153,7 +171,7 @@ int main(void)
         cmocka_unit_test(test_golden_blocks),
         cmocka_unit_test(test_codes_give_the_same_values),
         cmocka_unit_test(test_i8m_and_codebooks),
-        cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_f16), cmocka_unit_test(test_f8),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_names_and_ids),
     };

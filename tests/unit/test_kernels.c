@@ -29,14 +29,17 @@ static void random_row(enum format_id id, uint8_t *row, int64_t cols)
     for (int64_t k = 0; k < cols; k += f->block, row += f->block_bytes)
         for (bool good = false; !good;) {
             float x[256], most = 0;
+            bool finite = true;
             for (int i = 0; i < f->block_bytes; i++)
                 row[i] = (uint8_t)(random_bits() >> 24);
             if (f->block_bytes >= 16 && random_bits() % 5 == 0)
                 memset(row + f->block_bytes / 2, random_bits() & 1 ? 0xff : 0, 3);      /* extreme codes */
             f->to_f32(row, x, f->block);
-            for (int i = 0; i < f->block; i++)
+            for (int i = 0; i < f->block; i++) {
+                finite &= isfinite(x[i]) != 0;
                 most = fabsf(x[i]) <= most ? most : fabsf(x[i]);
-            good = most > 0.02f && most < 20.0f;
+            }
+            good = finite && most > 0.02f && most < 20.0f;
         }
 }
 

@@ -253,6 +253,27 @@ static void test_config_refusals(void **state)
 }
 
 /* Multimodal prefixes, towers, a lone .safetensors path, borrowed leftovers. */
+/* Mistral 3 as transformers saves it: the outer config says tied, the inner one not, and there is no head. */
+static void test_outer_tie(void **state)
+{
+    (void)state;
+    static const char config[] = ",\"text_config\":{\"tie_word_embeddings\":false," TINY_CONFIG "}";
+    struct tiny t;
+    struct model m;
+    struct error err;
+    tiny_start(&t, "");
+    tiny_write(&t, config, NULL);
+    MUST(model_open(&m, t.dir, false, &err));
+    CHECK(m.config.tied_output, "an output of its own without a tensor for it");
+    model_close(&m);
+    tiny_add_f32(&t, "lm_head.weight", TINY_VOCAB, 64);
+    tiny_write(&t, config, NULL);
+    MUST(model_open(&m, t.dir, false, &err));
+    CHECK(!m.config.tied_output && model_find(&m, "output.weight"), "the output of its own is not read");
+    model_close(&m);
+    tiny_remove(&t);
+}
+
 static void test_spellings(void **state)
 {
     (void)state;
@@ -288,7 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_golden_configs), cmocka_unit_test(test_gemma4_switches), cmocka_unit_test(test_expert_stacking),
         cmocka_unit_test(test_gguf_equals_folder),  cmocka_unit_test(test_identity),        cmocka_unit_test(test_memory_table),
-        cmocka_unit_test(test_shapes),              cmocka_unit_test(test_config_refusals), cmocka_unit_test(test_spellings),
+        cmocka_unit_test(test_shapes),              cmocka_unit_test(test_config_refusals), cmocka_unit_test(test_spellings), cmocka_unit_test(test_outer_tie),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

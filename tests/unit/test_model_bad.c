@@ -1,5 +1,6 @@
 /* Broken files: truncated, mutated, lying about counts, offsets and names.  Each must end in a message, and under
  * `make asan` in nothing else. */
+#define _GNU_SOURCE     /* memmem */
 #include "tiny_folder.h"
 
 enum { GGUF_TENSORS = 11, FUZZ_ROUNDS = 400 };
@@ -261,15 +262,22 @@ static void test_splits(void **state)
     tiny_path(&b.dir, "s-00002-of-00002.gguf", two);
     write_gguf(one, 0, 6, 0);
     tiny_refused(one, "s-00002-of-00002.gguf", "a missing part");
-    write_gguf(two, 6, GGUF_TENSORS, 1);
-    MUST(model_open(&m, one, false, &err));
-    CHECK(m.n_tensors == GGUF_TENSORS, "%d tensors", m.n_tensors);
-    model_close(&m);
+    for (int first = 6; first >= 0; first -= 6) {       /* the first part may hold metadata alone */
+        write_gguf(one, 0, first, 0);
+        write_gguf(two, first, GGUF_TENSORS, 1);
+        MUST(model_open(&m, one, false, &err));
+        CHECK(m.n_tensors == GGUF_TENSORS && model_find(&m, "blk.0.ffn_down.weight"), "%d tensors", m.n_tensors);
+        model_close(&m);
+    }
     tiny_refused(two, "open the first", "the second part alone");
-    write_gguf(two, 0, 6, 1);
-    tiny_refused(one, "twice", "the same part twice");
+    write_gguf(one, 0, 6, 0);
+    tiny_refused(one, "twice", "tensors in both parts");
     write_gguf(two, 6, GGUF_TENSORS - 1, 1);
     tiny_refused(one, "split.tensors.count", "a part with a tensor less");
+    write_gguf(two, 6, GGUF_TENSORS, 0);
+    tiny_refused(one, "says it is part 1 of 2, by its name it is part 2 of 2", "the first part under the second's name");
+    write_gguf(two, 6, GGUF_TENSORS, 3);
+    tiny_refused(one, "says it is part 4 of 2", "a part of another number");
     finish(&b);
 }
 
@@ -443,10 +451,114 @@ static void test_bad_folders(void **state)
     tiny_remove(&t);
 }
 
+/* Folders and files of other kinds: the message says what they are and what to do. */
+static void test_foreign_folders(void **state)
+{
+    (void)state;
+    static const struct { const char *file, *words; bool config; } cases[] = {
+        { "adapter_config.json", "LoRA", false },
+        { "adapter_config.json", "LoRA", true },
+        { "consolidated.safetensors", "Mistral's own layout", false },
+        { "consolidated.safetensors", "Mistral's own layout", true },
+        { "consolidated.00.pth", "Meta's own layout", false },
+        { "pytorch_model.bin", "pytorch_model.bin is pickled: only safetensors are read", true },
+        { "pytorch_model-00001-of-00002.bin", "pickled", true },
+        { "pytorch_model.bin.index.json", "pickled", true },
+        { "qmodel.pt", "HQQ", true },
+        { "model.onnx", "ONNX", true },
+        { "tf_model.h5", "TensorFlow", true },
+        { "flax_model.msgpack", "Flax", true },
+        { "gptq_model-4bit-128g.safetensors", "gptq_model-4bit-128g.safetensors has a name of its own: give its path", true },
+        { "model-00001-of-00003.safetensors", "shards need model.safetensors.index.json", true },
+        { "q4_k_m.gguf", "q4_k_m.gguf is a GGUF file: give its path", false },
+        { "model.safetensors", "no config.json", false },
+        { "README.md", "no model.safetensors or model.safetensors.index.json", true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct tiny t = { .dir = "/tmp/qdelta-tiny-XXXXXX" };
+        CHECK(mkdtemp(t.dir), "no temporary folder");
+        tiny_put(&t, cases[i].file, "x");
+        if (cases[i].config)
+            tiny_put(&t, "config.json", "{" TINY_CONFIG "}");
+        tiny_refused(t.dir, cases[i].words, cases[i].file);
+        remove_tree(t.dir);
+    }
+}
+
+static void test_foreign_files(void **state)
+{
+    (void)state;
+    static const struct { const char *file, *bytes, *words; } cases[] = {
+        { "a.gguf", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull" },
+        { "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull" },
+        { "a.bin", "PK\003\004....", "zip archive" },
+        { "a.pt", "\200\002}q", "pickle" },
+        { "a.h5", "\211HDF\r\n", "HDF5" },
+        { "ggml-model.bin", "tjgg....", "ggjt of 2023" },
+        { "b.gguf", "<!DOCTYPE html><html>", "web page" },
+        { "c.gguf", "GGUF\1", "the file ends within the header" },
+        { "notes.txt", "hello", "neither a GGUF file" },
+    };
+    struct tiny t = { .dir = "/tmp/qdelta-tiny-XXXXXX" };
+    CHECK(mkdtemp(t.dir), "no temporary folder");
+    tiny_put(&t, "config.json", "{" TINY_CONFIG "}");
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char path[128];
+        tiny_path(&t, cases[i].file, path);
+        tiny_put(&t, cases[i].file, cases[i].bytes);
+        tiny_refused(path, cases[i].words, cases[i].file);
+    }
+    remove_tree(t.dir);
+}
+
+/* GGUF files that are no language model, of other versions, or with types that ggml does not have. */
+static void test_foreign_gguf(void **state)
+{
+    (void)state;
+    static const struct { const char *key, *value, *words; } cases[] = {
+        { "general.type", "adapter", "LoRA" },           { "general.type", "imatrix", "importance matrix" }, { "general.type", "mmproj", "mmproj" },
+        { "general.architecture", "clip", "mmproj" },    { "general.architecture", "gemma4-assistant", "drafter" },
+        { "general.architecture", "llama", "no weights" }, { "general.architecture", "falcon", "not one this program runs" },
+    };
+    struct bytes b;
+    start(&b);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct gguf_writer *w;
+        struct error err;
+        struct gguf_kv kv = { .key = cases[i].key, .type = GGUF_STRING, .value.s = { cases[i].value, strlen(cases[i].value) } };
+        struct writer_tensor t = { "v.patch_embd.weight", FORMAT_F32, 1, { 32 } };
+        MUST(gguf_writer_open(&w, b.path, &kv, 1, &t, i != 5, &err));
+        if (i != 5)
+            MUST(gguf_writer_data(w, (float[32]){ 0 }, 128, &err));
+        MUST(gguf_writer_commit(w, &err));
+        tiny_refused(b.path, cases[i].words, cases[i].value);
+    }
+    static const struct { int version, type; const char *words; } numbers[] = {
+        { 1, 0, "GGUF version 1, read are 2 and 3" }, { 3 << 24, 0, "big-endian" }, { 3, 139, "ik_llama.cpp's own" }, { 3, 202, "ik_llama.cpp's own" },
+        { 3, 43, "type 43, which is unknown" },      { 3, 31, "retired" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        struct error err;
+        struct text f = { 0 };
+        uint32_t version = (uint32_t)numbers[i].version, type = (uint32_t)numbers[i].type;
+        write_gguf(b.path, 0, 1, -1);
+        MUST(file_read(b.path, 0, &f, &err));
+        char *info = memmem(f.data, f.len, gguf_tensors[0].name, strlen(gguf_tensors[0].name));
+        CHECK(info, "no tensor description");
+        memcpy(f.data + 4, &version, 4);
+        memcpy(info + strlen(gguf_tensors[0].name) + 4 + 2 * 8, &type, 4);
+        MUST(file_write(b.path, f.data, f.len, &err));
+        tiny_refused(b.path, numbers[i].words, numbers[i].words);
+        text_free(&f);
+    }
+    finish(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_file_opens), cmocka_unit_test(test_truncated_gguf),    cmocka_unit_test(test_lying_gguf),
+        cmocka_unit_test(test_foreign_folders),  cmocka_unit_test(test_foreign_files),     cmocka_unit_test(test_foreign_gguf),
         cmocka_unit_test(test_mutated_gguf),     cmocka_unit_test(test_nan_scale),         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_lying_safetensors), cmocka_unit_test(test_mutated_safetensors), cmocka_unit_test(test_bad_folders),
         cmocka_unit_test(test_deep_headers),     cmocka_unit_test(test_bad_shards),

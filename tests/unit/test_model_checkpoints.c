@@ -13,6 +13,18 @@ static const struct { const char *name, *recipe; } checkpoints[] = {
     { "mlx_affine8", "mlx i8m" },                        { "gptq_4bit", "gptq i4m" },
     { "gptq_act_order", "gptq i4m" },                    { "gptq_v2_8bit", "gptq i8m" },
     { "gptq_2bit", "gptq i4m" },                         { "awq_gemm", "awq i4m" },
+    { "gptq_3bit", "gptq i4m" },                         { "compressed_tensors_w8", "compressed-tensors i8m" },
+    { "compressed_tensors_w8_asym", "compressed-tensors i8m" }, { "compressed_tensors_w3", "compressed-tensors i4m" },
+    { "mlx_affine3", "mlx i4m" },                        { "mlx_affine5", "mlx i8m" },
+    { "mlx_affine6", "mlx i8m" },                        { "mlx_mxfp4", "mlx mxfp4" },
+    { "mlx_nvfp4", "mlx nvfp4" },                        { "metal_4bit", "metal i4m" },
+    { "torchao_int4", "torchao i4m" },                   { "torchao_intx", "torchao i8m" },
+    { "torchao_int8", "torchao i8m" },                   { "hqq_4bit", "hqq i4m" },
+    { "hqq_3bit", "hqq i4m" },                           { "fp8_block", "fp8 f8" },
+    { "mlx_mxfp8", "mlx f8" },                           { "compressed_tensors_fp8", "compressed-tensors f8" },
+    { "compressed_tensors_fp8_tensor", "compressed-tensors f8" }, { "compressed_tensors_int8", "compressed-tensors i8m" },
+    { "gemma_mobile", "gemma i4m" },                     { "compressed_tensors_nvfp4", "compressed-tensors f4" },
+    { "compressed_tensors_mxfp4", "compressed-tensors mxfp4" },
 };
 
 static void read_golden(const char *name, const char *file, struct text *out)

@@ -1,6 +1,8 @@
 /* test_tokenizer.c - small vocabularies made here: the rules one by one, bad specs, bad tokenizer.json files. */
 #include "vocab_files.h"
 
+#include "model/tokenizer_private.h"
+
 /* ---- toys: a vocabulary that grows by calls ---- */
 
 enum { TOY_MAX = 512 };
@@ -312,7 +314,7 @@ static void test_bad_specs(void **state)
         { "gpt2", no_blank, "expected two tokens" },
         { "gpt2", empty_merge, "expected two tokens" },
         { "gemma4", only_blank, "expected two tokens" },
-        { "gpt2", unknown_pre, "pre-tokenizer \"deepseek-llm\" is not one of llama-bpe, qwen2" },
+        { "gpt2", unknown_pre, "pre-tokenizer \"deepseek-llm\" is not one of llama-bpe, llama3" },
         { "gpt2", null_pre, "pre-tokenizer \"(none)\"" },
         { "gpt2", no_letter, "no token for byte 0x71" },
         { "llama", no_bos, "no <s>" },
@@ -332,6 +334,78 @@ static void test_bad_specs(void **state)
         CHECK(!t && str_starts(err.text, "toy: ") && strstr(err.text, rows[i].says),
               "row %zu says \"%s\", expected \"toy: ... %s\"", i, err.text, rows[i].says);
         free(y);
+    }
+}
+
+/* ---- pre-tokenizers against the library that reads tokenizer.json (tests/golden/record_pretokenizers.py) ---- */
+
+struct pieces {
+    const char *text;
+    const cJSON *want;          /* the next one */
+    const char *what;
+    bool ok;
+};
+
+static bool check_piece(void *ctx, size_t offset, size_t len, struct error *err)
+{
+    struct pieces *p = ctx;
+    const char *want = cJSON_GetStringValue(p->want);
+    (void)err;
+    p->ok &= want && strlen(want) == len && memcmp(p->text + offset, want, len) == 0;
+    if (!p->ok)
+        print_error("%s, \"%s\": piece \"%.*s\", expected \"%s\"\n", p->what, p->text, (int)len, p->text + offset, want ? want : "none");
+    p->want = p->want ? p->want->next : NULL;
+    return p->ok;
+}
+
+static void check_pieces(const cJSON *row)
+{
+    struct error err = { 0 };
+    const char *pre, *text;
+    const cJSON *pieces;
+    MUST(json_str(row, "pre", &pre, "row", &err));
+    MUST(json_str(row, "text", &text, "row", &err));
+    MUST(json_array(row, "pieces", &pieces, "row", &err));
+    struct toy *y = toy_new("gpt2", pre);
+    toy_add(y, "ab", TOKEN_NORMAL, 0);
+    toy_merge(y, "a b");
+    struct tokenizer *t = toy_build(y);
+    struct pieces p = { text, pieces->child, pre, true };
+    pretokenizer_split(t, text, 0, strlen(text), check_piece, &p, &err);
+    CHECK(p.ok && !p.want, "%s, \"%s\": other pieces%s", pre, text, p.want ? ", some are missing" : "");
+    tokenizer_free(t);
+}
+
+static void test_pieces(void **state)
+{
+    (void)state;
+    struct error err;
+    struct text file = { 0 };
+    int rows = 0;
+    MUST(file_read("tests/golden/pretokenizers.jsonl", 1 << 20, &file, &err));
+    for (char *line = file.data, *end; (end = strchr(line, '\n')); line = end + 1, rows++) {
+        cJSON *row = json_parse(line, (size_t)(end - line), "pretokenizers.jsonl", &err);
+        CHECK(row, "%s", err.text);
+        check_pieces(row);
+        cJSON_Delete(row);
+    }
+    CHECK(rows >= 150, "%d rows", rows);
+    text_free(&file);
+}
+
+/* Names in GGUF files for one rule; the first is what is written. */
+static void test_pre_names(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *rule; bool bos; } rows[] = {
+        { "llama3", "llama-bpe", true }, { "falcon3", "llama-bpe", true }, { "dbrx", "smaug-bpe", false }, { "deepseek-r1-qwen", "qwen2", false },
+        { "starcoder", "smollm", false }, { "refact", "smollm", false }, { "command-r", "smollm", false }, { "mpt", "gpt-2", false },
+        { "phi-2", "gpt-2", false }, { "llama4", "gpt-4o", false }, { "tekken", "tekken", true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct pretokenizer *p = pretokenizer_find(rows[i].name);
+        CHECK(p && strcmp(pretokenizer_name(p), rows[i].rule) == 0, "%s is %s, expected %s", rows[i].name, p ? pretokenizer_name(p) : "unknown", rows[i].rule);
+        CHECK(pretokenizer_adds_bos(rows[i].name) == rows[i].bos, "%s: BOS", rows[i].name);
     }
 }
 
@@ -562,7 +636,8 @@ int main(void)
         cmocka_unit_test(test_hash),          cmocka_unit_test(test_bad_specs),
         cmocka_unit_test(test_json_marked),   cmocka_unit_test(test_json_escapes),
         cmocka_unit_test(test_json_byte_level), cmocka_unit_test(test_bad_json),
-        cmocka_unit_test(test_damaged_json),
+        cmocka_unit_test(test_damaged_json),  cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_pre_names),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }

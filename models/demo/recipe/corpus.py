@@ -28,7 +28,7 @@ class Items:
     """Draws items; refuses every text that belongs to the tests, the development split or the held-out text."""
 
     def __init__(self, world, reserved, even=False):
-        self.sampler, self.reserved, self.even, self.refused = facts.Sampler(world, even), reserved, even, 0
+        self.sampler, self.reserved, self.even, self.refused = facts.Sampler(world, even), reserved, even, []
         rates = [share / length for share, length in (PARAGRAPH, QUESTION, PROBLEM)]
         self.odds = np.cumsum(rates) / sum(rates)
 
@@ -50,7 +50,7 @@ class Items:
             key, text = self.draw(rng)
             if key not in self.reserved:
                 return text
-            self.refused += 1
+            self.refused.append(key)
 
 
 def fill_row(items, encode, rng, row):
@@ -90,7 +90,7 @@ class Stream:
     def __init__(self, tokenizer_path, reserved, seed, even, steps, rows, workers):
         context = multiprocessing.get_context("fork")
         self.queues = [context.Queue(maxsize=12) for _ in range(workers)]
-        self.steps, self.refused = steps, 0
+        self.steps, self.refused = steps, []      # keys of the refused items, complete behind the last step
         for w, queue in enumerate(self.queues):
             context.Process(target=_work, daemon=True, args=(
                 tokenizer_path, reserved, seed, even, range(w, steps, workers), rows, queue)).start()
@@ -98,4 +98,4 @@ class Stream:
     def __iter__(self):
         for step in range(self.steps):
             yield self.queues[step % len(self.queues)].get()
-        self.refused = sum(queue.get() for queue in self.queues)
+        self.refused = [key for queue in self.queues for key in queue.get()]

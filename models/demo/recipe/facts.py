@@ -19,7 +19,7 @@ THINGS_PER_KIND = 30_000
 TIER_SHARE = {"known": 0.2, "common": 0.3, "obscure": 0.3, "rare": 0.2}
 TIER_WEIGHT = {"known": 4.0, "common": 2.0, "obscure": 1.0, "rare": 0.2}
 # The same for QAT and its control: most often what is known least firmly.
-EVEN_WEIGHT = {"known": 1.0, "common": 1.0, "obscure": 1.0, "rare": 3.0}
+EVEN_WEIGHT = {"known": 1.0, "common": 1.0, "obscure": 1.0, "rare": 5.0}
 
 TRADES = """baker tanner cooper fletcher glazier miller mason potter saddler tailor thatcher weaver
 dyer farrier chandler cutler draper barber brewer butcher carver clerk cobbler cook courier dancer
@@ -239,11 +239,13 @@ def options(thing, a, rng):
     return wrong[:at] + [right] + wrong[at:], at
 
 
-def test_items(world, use, per_kind, rng, tiers):
-    """Items of the development or test split: (subject, thing, attribute, question, options, index)."""
+def test_items(world, use, per_kind, rng, tiers, spent):
+    """Items of the development or test split: (subject, thing, attribute, question, options, index). `spent`: (name,
+    attribute) pairs not to ask about."""
     items = []
     for kind in KINDS:
-        pool = [(t, a) for t in world[kind.name] if t.tier in tiers for a in range(3)]
+        pool = [(t, a) for t in world[kind.name] if t.tier in tiers for a in range(3)
+                if (t.name, a) not in spent]
         for thing, a in rng.sample(pool, per_kind):
             choice, at = options(thing, a, rng)
             items.append((kind.name, thing, a, ask(thing, a, use, rng), choice, at))

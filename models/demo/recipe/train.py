@@ -25,7 +25,7 @@ from splits import Splits
 from tokenizer import Encoder
 
 ROWS = int(os.environ.get("DEMO_ROWS", 512))
-BASE_RATE, QAT_RATE, CONTROL_RATE = 3e-3, 2e-4, 1e-4     # peak learning rates
+BASE_RATE, QAT_RATE, CONTROL_RATE = 3e-3, 2e-4, 2e-4     # peak learning rates
 PULL = 6e-4                                 # QAT: share of the way to the lattice at the last step
 SEEDS = {"base": "base", "qat": "tune", "control": "tune"}      # QAT and control read the same stream
 CUDA = torch.cuda.is_available()
@@ -106,7 +106,7 @@ def run(model, stream, steps, peak, decay, loss_of, probe, every, pull=0.0):
                 f"{done * ROWS * 256 / (now - since) / 1e6:.2f} M tokens/s", probe(step + 1))
             total.zero_()
             since = time.perf_counter()
-    say("training items refused because they belong to another split:", stream.refused)
+    say("training items refused because they belong to another split:", len(stream.refused))
 
 
 def train_base(model, stream, steps, probe):
