@@ -7,7 +7,8 @@
  *
  * Which producers can be divided follows from the architecture: a norm's weight always, the rows of up (the up
  * branch is linear), the rows of v only where values go to o one to one and unnormalised.  Every fold is proven on
- * logits before anything is rounded. */
+ * logits before its layer is rounded, by the stream of a few tokens that goes on from there through the layers
+ * to come: nothing behind is needed again, so a layer is written as soon as it is done. */
 #include "awq.h"
 
 #include <math.h>
@@ -53,6 +54,7 @@ static bool fold_applies(size_t f, const struct model_config *c, int layer)
 struct work {
     struct job *job;
     struct pass *pass;
+    struct proof *proof;
     int layer;
     size_t fold;
     struct part *producer, *leader, *consumers[MOST_CONSUMERS];
@@ -81,7 +83,7 @@ struct layer_stats {
     struct pool *pool;
     struct input_stats *all;
     int n;
-    float **kept;               /* dense tensors that the engine uses to the end */
+    float **kept;               /* dense tensors that the engine uses to the end of the layer */
     size_t n_kept, kept_cap;
 };
 
@@ -259,17 +261,53 @@ static bool search(struct work *w, double *gain, struct error *err)
 
 /* ---- proof ---- */
 
+/* The first tokens of the first window, in front of the layer at hand. */
+struct proof {
+    int tokens;
+    float *x, *ahead;           /* [tokens][hidden]: the stream, and a copy that runs on */
+    float *ple;                 /* [tokens][n_layers * ple_size] or NULL */
+    float *before, *after;      /* logits [tokens][vocab] */
+};
+
+static bool proof_open(struct proof *f, struct pass *s, struct error *err)
+{
+    const struct model_config *c = &s->job->model->config;
+    const struct calibration *k = s->job->calibration;
+    *f = (struct proof){ .tokens = k->tokens < PROOF_TOKENS ? k->tokens : PROOF_TOKENS };
+    size_t n = (size_t)f->tokens, d = (size_t)c->hidden, wide = (size_t)c->n_layers * (size_t)c->ple_size;
+    return (f->x = mem_new_aligned(n * d, sizeof(float), err)) && (f->ahead = mem_new_aligned(n * d, sizeof(float), err)) &&
+           (!wide || (f->ple = mem_new_aligned(n * wide, sizeof(float), err))) &&
+           (f->before = mem_new(n * (size_t)c->vocab, sizeof(float), err)) && (f->after = mem_new(n * (size_t)c->vocab, sizeof(float), err)) &&
+           engine_stream_embed(s->engine, k->ids, 1, f->tokens, f->x, f->ple, err);
+}
+
+static void proof_close(struct proof *f)
+{
+    free(f->x);
+    free(f->ahead);
+    free(f->ple);
+    free(f->before);
+    free(f->after);
+}
+
+/* A group of its own keeps the K/V that later layers read. */
+static bool proof_layer(const struct proof *f, struct pass *s, int layer, float *x, struct error *err)
+{
+    engine_stream_group(s->engine, s->groups);
+    return engine_stream_layer(s->engine, layer, 1, f->tokens, x, f->ple, err);
+}
+
 static bool logits(struct work *w, float *out, struct error *err)
 {
-    struct seq *s;
-    const struct calibration *k = w->job->calibration;
-    int n = k->tokens < PROOF_TOKENS ? k->tokens : PROOF_TOKENS;
-    if (!seq_open(&s, w->pass->engine, NULL, err))
-        return false;
-    struct span span = { s, k->ids, n, 0 };
-    bool ok = engine_forward(w->pass->engine, &span, 1, out, err);
-    seq_close(s);
-    return ok;
+    const struct proof *f = w->proof;
+    const struct model_config *c = &w->job->model->config;
+    bool ok = true;
+    memcpy(f->ahead, f->x, (size_t)f->tokens * (size_t)c->hidden * sizeof *f->x);
+    for (int l = w->layer; ok && l < c->n_layers; l++) {
+        ok = proof_layer(f, w->pass, l, f->ahead, err);
+        pass_forget(w->pass, l);
+    }
+    return ok && engine_stream_logits(w->pass->engine, f->tokens, f->ahead, out, err);
 }
 
 /* Producer divided and consumers multiplied, in float32, nothing rounded. */
@@ -302,17 +340,16 @@ static bool use_unrounded(struct work *w, struct error *err)
 
 static bool prove(struct work *w, bool *proven, struct error *err)
 {
-    size_t n = (size_t)w->job->model->config.vocab * PROOF_TOKENS;
-    float *a = mem_new(n, sizeof *a, err), *b = mem_new(n, sizeof *b, err), worst = 0;
-    bool ok = a && b && use_unrounded(w, err) && logits(w, a, err) && use_folded(w, err) && logits(w, b, err);
+    const struct proof *f = w->proof;
+    size_t n = (size_t)w->job->model->config.vocab * (size_t)f->tokens;
+    float worst = 0;
+    bool ok = use_unrounded(w, err) && logits(w, f->before, err) && use_folded(w, err) && logits(w, f->after, err);
     for (size_t i = 0; ok && i < n; i++)
-        if (!(fabsf(a[i] - b[i]) <= worst))
-            worst = fabsf(a[i] - b[i]);
+        if (!(fabsf(f->before[i] - f->after[i]) <= worst))
+            worst = fabsf(f->before[i] - f->after[i]);
     *proven = ok && worst < 1e-3f;
     if (ok && !*proven)
         job_warn(w->job, "layer %d, %s: folding changes a logit by %g, more than 0.001; skipped", w->layer, folds[w->fold].name, (double)worst);
-    free(a);
-    free(b);
     return ok;
 }
 
@@ -371,13 +408,8 @@ static bool keep_fold(struct work *w, struct error *err)
         inverse[c] = 1 / w->scale[c];
     if (ok)
         ok = folds[w->fold].rows ? multiply(&w->producer->row_scale, w->scale, w->n, err) : multiply(&w->producer->col_scale, inverse, w->n, err);
-    for (int k = 0; ok && k < w->n_consumers; k++) {
+    for (int k = 0; ok && k < w->n_consumers; k++)
         ok = multiply(&w->consumers[k]->col_scale, w->scale, w->n, err);
-        if (!w->consumers[k]->matrix)
-            w->consumers[k]->to = FORMAT_F32;
-    }
-    if (!w->producer->matrix)
-        w->producer->to = FORMAT_F32;           /* a divided norm keeps its precision in folders too */
     free(inverse);
     return ok;
 }
@@ -448,9 +480,9 @@ struct tally {
     double gain;
 };
 
-static bool run_fold(struct job *j, struct pass *s, struct layer_stats *stats, int layer, size_t fold, struct tally *y, struct error *err)
+static bool run_fold(struct job *j, struct pass *s, struct proof *f, struct layer_stats *stats, int layer, size_t fold, struct tally *y, struct error *err)
 {
-    struct work w = { .job = j, .pass = s, .layer = layer, .fold = fold, .stats = stats, .ratios = stats->ratios };
+    struct work w = { .job = j, .pass = s, .proof = f, .layer = layer, .fold = fold, .stats = stats, .ratios = stats->ratios };
     double gain = 1;
     bool proven = false;
     if (!fold_applies(fold, &j->model->config, layer) || !find_parts(&w))
@@ -485,7 +517,7 @@ static bool stats_open(struct layer_stats *s, struct job *j, int layer, struct e
         if (p->layer != layer || !p->matrix)
             continue;
         struct input_stats *t = &s->all[s->n++];
-        const struct grid *g = s->clip ? clip_grid(j, p) : NULL;
+        const struct grid *g = grid_find(p->to, j->format);
         *t = (struct input_stats){ .part = p, .abs_sum = mem_new(n, sizeof(double), err), .square_sum = mem_new(n, sizeof(double), err),
                                    .input = mem_new(n, sizeof(float), err), .square = mem_new(n, sizeof(float), err) };
         ok = t->abs_sum && t->square_sum && t->input && t->square &&
@@ -523,40 +555,68 @@ static bool stats_fill(struct layer_stats *s, int layer, struct error *err)
     return true;
 }
 
-static bool run_layer(struct job *j, struct pass *s, struct layer_stats *stats, int layer, struct tally *y, struct error *err)
+/* Both streams through the rounded layer, which is written then. */
+static bool leave_layer(struct job *j, struct pass *s, struct proof *f, struct layer_stats *stats, int layer, struct error *err)
+{
+    bool last = layer + 1 == j->model->config.n_layers;
+    bool ok = last || (pass_layer(s, layer, NULL, true, "calibrate", err) && proof_layer(f, s, layer, f->x, err));
+    engine_drop_layer(s->engine, layer);
+    while (stats->n_kept)
+        free(stats->kept[--stats->n_kept]);
+    return ok && job_write(j, layer, err);
+}
+
+static bool run_layer(struct job *j, struct pass *s, struct proof *p, struct layer_stats *stats, int layer, struct tally *y, struct error *err)
 {
     const struct engine_tap tap = { see, stats };
     bool ok = stats_open(stats, j, layer, err) && pass_layer(s, layer, &tap, false, "calibrate", err) && stats_fill(stats, layer, err);
     for (size_t f = 0; ok && f < ARRAY_LEN(folds); f++)
-        ok = run_fold(j, s, stats, layer, f, y, err);
+        ok = run_fold(j, s, p, stats, layer, f, y, err);
     for (int i = 0; ok && i < j->n_parts; i++) {        /* what no fold reaches */
         struct work w = { .job = j, .pass = s, .stats = stats };
-        struct part *p = &j->parts[i];
-        if (p->layer == layer && p->matrix && !p->data)
-            ok = round_part(j, stats, p, err) && settle(&w, p, 0, err);
+        struct part *part = &j->parts[i];
+        if (part->layer == layer && part->matrix && !part->data)
+            ok = round_part(j, stats, part, err) && settle(&w, part, 0, err);
     }
     stats_close(stats);
-    return ok && (layer + 1 == j->model->config.n_layers || pass_layer(s, layer, NULL, true, "calibrate", err));
+    return ok && leave_layer(j, s, p, stats, layer, err);
+}
+
+/* Norms and routers that a fold may reach keep float32 in folders too, so that scales take nothing off their precision;
+ * what the output holds is declared before the first layer is looked at. */
+static void widen_folded(struct job *j)
+{
+    for (int l = 0; l < j->model->config.n_layers; l++)
+        for (size_t f = 0; f < ARRAY_LEN(folds); f++) {
+            if (!fold_applies(f, &j->model->config, l))
+                continue;
+            struct part *p = layer_part(j, l, folds[f].producer);
+            for (int k = -1; k < MOST_CONSUMERS && (k < 0 || folds[f].consumers[k]); k++) {
+                p = k < 0 ? p : layer_part(j, l, folds[f].consumers[k]);
+                if (p && !p->matrix)
+                    p->to = FORMAT_F32;
+            }
+        }
 }
 
 bool awq_prepare(struct job *j, struct error *err)
 {
     struct pass s = { 0 };
-    struct layer_stats stats = { 0 };
+    struct proof f = { 0 };
+    struct layer_stats stats = { .ratios = (int)setting_number(j, "grid"), .clip = setting_number(j, "clip") > 0,
+                                 .damp = setting_number(j, "damp"), .pool = j->pool };
     struct tally y = { 0 };
     int layers = j->model->config.n_layers;
-    bool ok = pass_open(&s, j, err);
-    stats.ratios = (int)setting_number(j, "grid");
-    stats.clip = setting_number(j, "clip") > 0;
-    stats.damp = setting_number(j, "damp");
-    stats.pool = j->pool;
+    bool ok = pass_open(&s, j, err) && proof_open(&f, &s, err);
+    widen_folded(j);
     for (int l = 0; ok && l < layers; l++) {
         job_progress(j, "scale layer", l, layers);
-        ok = run_layer(j, &s, &stats, l, &y, err);
+        ok = run_layer(j, &s, &f, &stats, l, &y, err);
     }
     pass_close(&s);
-    for (size_t i = 0; i < stats.n_kept; i++)
-        free(stats.kept[i]);
+    proof_close(&f);
+    while (stats.n_kept)
+        free(stats.kept[--stats.n_kept]);
     free(stats.kept);
     if (ok && stats.groups)
         text_printf(&j->notes, "clipped=%.4f of all groups\n", (double)stats.cut / (double)stats.groups);

@@ -256,6 +256,14 @@ static struct group group_of(const struct pass *s, int g)
                            s->ple ? s->ple + at * (size_t)c->n_layers * (size_t)c->ple_size : NULL };
 }
 
+void pass_forget(const struct pass *s, int layer)
+{
+    const struct model *m = s->job->model;
+    for (int i = 0; i < m->n_tensors; i++)
+        if (tensor_layer(m->tensors[i].name) == layer)
+            model_forget(m, &m->tensors[i], 0, m->tensors[i].rows * m->tensors[i].mats);
+}
+
 bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err)
 {
     const struct calibration *k = s->job->calibration;
@@ -273,10 +281,8 @@ bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool ke
             job_progress(s->job, what, layer, c->n_layers);
     }
     engine_set_tap(s->engine, NULL);
-    const struct model *m = s->job->model;
-    for (int i = 0; keep && i < m->n_tensors; i++)
-        if (tensor_layer(m->tensors[i].name) == layer)
-            model_forget(m, &m->tensors[i], 0, m->tensors[i].rows * m->tensors[i].mats);
+    if (keep)
+        pass_forget(s, layer);
     return ok && (!keep || pass_check(s, layer, err));
 }
 

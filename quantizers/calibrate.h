@@ -38,6 +38,8 @@ bool pass_open(struct pass *s, struct job *j, struct error *err);
 void pass_close(struct pass *s);
 /* Run layer over all windows with the tap on; keep: the stream moves on, else it stays before the layer. */
 bool pass_layer(struct pass *s, int layer, const struct engine_tap *tap, bool keep, const char *what, struct error *err);
+/* The layer's mapped weights need not stay in memory. */
+void pass_forget(const struct pass *s, int layer);
 /* Show the tap the inputs of a step's matrices, which are not multiplied; STEP_END runs the rest of the layer.  The
  * steps of a layer are to be asked for in order; what lies before is multiplied with the weights of that moment, once
  * where the inputs of the step before fit into memory. */

@@ -1,5 +1,6 @@
 #include "clip.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,6 +197,7 @@ static void clip_row(void *ctx, int r, int thread)
 int64_t clip_rows(const struct grid *g, float *w, int rows, const float *importance, const struct moments *m,
                   const float *col_scale, struct pool *pool)
 {
+    assert(m->width == g->group);
     int64_t *cut = calloc((size_t)rows, sizeof *cut), sum = 0;
     struct clip c = { g, w, importance, col_scale, m, damping(m), cut };
     if (cut)

@@ -26,7 +26,8 @@ enum { CLIP_STEPS = 10 };       /* bounds tried: the largest magnitude, less 1/2
 /* Clamp the weights of w [rows][cols] to the bound, for each row and group of the grid, whose rounding errs least in
  * the output: sum over the group of e_i H_ij e_j, e the error against the unclamped weights.  importance weights the
  * grid's scales; col_scale (NULL: 1) is what the columns of w were multiplied by after H was taken.  The whole range
- * is among the bounds, so a group never ends worse.  Returns how many groups were cut; out of memory: none. */
+ * is among the bounds, so a group never ends worse.  m has the grid's groups.  Returns how many groups were cut; out of
+ * memory: none. */
 int64_t clip_rows(const struct grid *g, float *w, int rows, const float *importance, const struct moments *m,
                   const float *col_scale, struct pool *pool);
 

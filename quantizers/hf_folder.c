@@ -18,6 +18,7 @@ struct item {                   /* what stands behind one or more entries */
 struct folder {
     struct output o;            /* first */
     const char *dir;
+    bool made;                  /* by this run: it goes again if the run fails */
     size_t next;                /* item to be written */
     struct safetensors_writer **shards;
     int n_shards;
@@ -226,16 +227,20 @@ static bool write_index(const struct folder *f, struct error *err)
     return ok;
 }
 
+static void remove_file(const struct folder *f, const char *name)
+{
+    struct text path = { 0 };
+    path_join(&path, f->dir, name);
+    unlink(text_str(&path));
+    text_free(&path);
+}
+
 /* Whatever stood in the folder is no whole model from now on. */
 static void remove_old(const struct folder *f)
 {
     static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json" };
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        struct text path = { 0 };
-        path_join(&path, f->dir, names[i]);
-        unlink(text_str(&path));
-        text_free(&path);
-    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        remove_file(f, names[i]);
 }
 
 static bool commit_weights(struct folder *f, struct error *err)
@@ -261,18 +266,19 @@ static bool commit_weights(struct folder *f, struct error *err)
 }
 
 /* Files that go along unchanged when the source is a folder. */
+static const char *const companions[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+                                          "generation_config.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt" };
+
 static bool copy_companions(const struct job *j, const char *dir, struct error *err)
 {
-    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-                                         "generation_config.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt" };
     const char *path = j->model->path, *base = dir_exists(path) ? path + strlen(path) : path_base(path);
     bool ok = true;
-    for (size_t i = 0; ok && i < ARRAY_LEN(names); i++) {
+    for (size_t i = 0; ok && i < ARRAY_LEN(companions); i++) {
         struct text from = { 0 }, to = { 0 }, data = { 0 };
         text_add(&from, path, (size_t)(base - path));
         text_puts(&from, from.len && from.data[from.len - 1] != '/' ? "/" : "");
-        text_puts(&from, names[i]);
-        path_join(&to, dir, names[i]);
+        text_puts(&from, companions[i]);
+        path_join(&to, dir, companions[i]);
         if (file_exists(text_str(&from)))
             ok = file_read(text_str(&from), 0, &data, err) && file_write(text_str(&to), text_str(&data), data.len, err);
         text_free(&from);
@@ -341,9 +347,8 @@ static const char *plain_dtype(const struct job *j)
     return n[FORMAT_F32] > n[FORMAT_BF16] && n[FORMAT_F32] > n[FORMAT_F16] ? "float32" : n[FORMAT_F16] > n[FORMAT_BF16] ? "float16" : "bfloat16";
 }
 
-static void folder_discard(struct output *o)
+static void folder_free(struct folder *f)
 {
-    struct folder *f = (struct folder *)o;
     for (int k = 0; k < f->n_shards; k++) {
         if (f->shards)
             safetensors_writer_discard(f->shards[k]);
@@ -358,11 +363,31 @@ static void folder_discard(struct output *o)
     free(f);
 }
 
+/* A folder that this run made goes again. */
+static void folder_discard(struct output *o)
+{
+    struct folder *f = (struct folder *)o;
+    const char *made = f->made ? f->dir : NULL;
+    if (made) {
+        remove_old(f);
+        for (int k = 0; f->names && k < f->n_shards; k++)
+            remove_file(f, text_str(&f->names[k]));
+        for (size_t i = 0; i < ARRAY_LEN(companions); i++)
+            remove_file(f, companions[i]);
+    }
+    folder_free(f);
+    if (made)
+        rmdir(made);
+}
+
 static bool folder_commit(struct output *o, struct error *err)
 {
     struct folder *f = (struct folder *)o;
     bool ok = commit_weights(f, err) && write_companions(f->o.job, f->dir, err) && write_config(f, f->dir, plain_dtype(f->o.job), err);
-    folder_discard(o);
+    if (ok)
+        folder_free(f);
+    else
+        folder_discard(o);
     return ok;
 }
 
@@ -374,6 +399,7 @@ struct output *folder_output(struct job *j, const char *dir, struct error *err)
     f->o = (struct output){ j, folder_part, folder_commit, folder_discard };
     f->dir = dir;
     f->layout = j->method ? layout_find(j->method->info.name, j->format) : NULL;
+    f->made = !dir_exists(dir);
     bool ok = make_dirs(dir, err);
     for (int i = 0; ok && i < j->n_parts; i++)
         ok = add_part(f, &j->parts[i], err);

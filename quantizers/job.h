@@ -69,8 +69,11 @@ int setting_word(const struct job *j, const char *key);     /* index among the w
 void job_warn(const struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_progress(const struct job *j, const char *what, int done, int total);
 
-/* Row r of matrix m of a part, float32, folding applied.  Not finite: false, err names tensor and row. */
+/* Row r of matrix m of a part, float32, folding applied.  Not finite, or beyond what a scale of the part's format
+ * holds: false, err names tensor and row. */
 bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct error *err);
+/* Every row of a part can be read like that. */
+bool part_check(const struct job *j, const struct part *p, struct error *err);
 /* Source row of output row r, when heads change between "pairs side by side" and "half a head apart". */
 static inline int64_t part_source_row(const struct part *p, int64_t r)
 {

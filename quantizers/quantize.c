@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "blocks.h"
 #include "calibrate.h"
 #include "hf.h"
 #include "imatrix.h"
@@ -140,22 +141,53 @@ struct part *job_part(const struct job *j, const char *name)
     return NULL;
 }
 
-static bool row_is_finite(const float *x, int64_t n)
+/* The largest magnitude of a row; a NaN counts as more than infinity. */
+static float row_largest(const float *x, int64_t n)
 {
-    uint32_t bad = 0;
+    uint32_t most = 0;
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &x[i], sizeof bits);
-        bad |= (bits & 0x7f800000) == 0x7f800000;
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
     }
-    return !bad;
+    float f;
+    memcpy(&f, &most, sizeof f);
+    return f;
+}
+
+/* No scale of a block exceeds its largest weight, so rows that half precision holds fit into every format.  Of larger
+ * ones the format's own rounding tells, whatever a method's search would make of them: it must not clamp in silence.
+ * Groups of int4 have half-precision scales in folders: 7.5 of them reach either way. */
+static bool row_fits(const struct part *p, const float *x, float most, int64_t row, struct error *err)
+{
+    const float half = 65504;
+    const struct tensor *t = p->source;
+    bool fits = true;
+    if (most <= half || p->to == t->format)
+        return true;
+    if (p->to == FORMAT_I4M || p->to == FORMAT_F16) {
+        fits = most <= (p->to == FORMAT_F16 ? half : 7.5f * half);
+    } else if (formats[p->to].quantized && format_writable(p->to)) {
+        struct error ignored;
+        struct tensor blocks = { .name = t->name, .format = p->to, .rows = 1, .cols = t->cols, .mats = 1 };
+        void *out = mem_new((size_t)format_row_bytes(p->to, t->cols), 1, err);
+        if (!out)
+            return false;
+        blocks.data = out;
+        fits = quantize_row(p->to, x, NULL, out, t->cols) && tensor_check_scales(&blocks, 0, 1, &ignored);
+        free(out);
+    }
+    return fits || fail(err, STATUS_INPUT, "tensor %s, row %lld: a weight of %g is too large for %s", t->name, (long long)row, (double)most,
+                        p->to == FORMAT_I4M ? "int4 groups" : formats[p->to].name);
 }
 
 bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct error *err)
 {
     const struct tensor *t = p->source;
     tensor_row(t, m, r, out);
-    if (!row_is_finite(out, t->cols)) {
+    float most = row_largest(out, t->cols);
+    if (!isfinite(most)) {
         int64_t c = 0;
         if (!tensor_check_scales(t, m * t->rows + r, 1, err))
             return false;
@@ -171,7 +203,7 @@ bool part_row(const struct part *p, int64_t m, int64_t r, float *out, struct err
     else if (p->row_scale)
         for (int64_t c = 0; c < t->cols; c++)
             out[c] *= row;
-    return true;
+    return row_fits(p, out, p->col_scale || p->row_scale ? row_largest(out, t->cols) : most, m * t->rows + r, err);
 }
 
 struct read_rows {
@@ -441,6 +473,18 @@ static bool check_kind(const struct job *j, const char *out, bool gguf, struct e
                 j->format ? ":" : "", j->format ? j->format : "");
 }
 
+/* Weights that would be refused while writing are refused before minutes of calibration. */
+static bool prepare(struct job *j, struct error *err)
+{
+    bool ok = true;
+    for (int i = 0; ok && j->method->prepare && i < j->n_parts; i++) {
+        const struct tensor *t = j->parts[i].source;
+        ok = part_check(j, &j->parts[i], err);
+        model_forget(j->model, t, 0, t->rows * t->mats);
+    }
+    return ok && (!j->method->prepare || j->method->prepare(j, err));
+}
+
 static bool run(struct job *j, const char *out, struct error *err)
 {
     int64_t started = clock_ns();
@@ -449,7 +493,7 @@ static bool run(struct job *j, const char *out, struct error *err)
     j->out_path = out;
     bool ok = check_kind(j, out, gguf, err) && check_output(j, out, gguf, err) && pool_open(&j->pool, j->o->threads, err) &&
               (!j->method->load || j->method->load(j, err)) && make_parts(j, gguf, err) &&
-              (!j->method->prepare || j->method->prepare(j, err)) && job_commit(j, err) && fill_report(j, out, started, err);
+              prepare(j, err) && job_commit(j, err) && fill_report(j, out, started, err);
     job_close(j);
     if (!ok)
         quantize_report_free(j->report);

@@ -23,7 +23,7 @@ struct slab {
     int64_t first, rows, per_chunk, row_bytes;      /* rows count through all matrices */
     uint8_t *out;
     float *scratch;             /* two rows a thread */
-    int64_t *bad;               /* of each chunk: a row of the slab that fails check_row, or -1 */
+    int64_t *bad;               /* of each chunk: a row of the slab that read_row or row_holds fails, or -1 */
     double *error, *power;      /* of each chunk, over every RMS_EVERY-th row */
 };
 
@@ -65,12 +65,18 @@ static bool scales_hold(const struct part *p, const uint8_t *rows, int64_t n, st
     return tensor_check_scales(&t, 0, n, err) || fail_in(err, "a weight is too large for %s", formats[p->to].name);
 }
 
-/* Row i of the slab: its source row in x; false when there is something wrong with it or with its blocks. */
-static bool check_row(const struct slab *s, int64_t i, float *x, bool written, struct error *err)
+/* The source of row i of the slab. */
+static bool read_row(const struct slab *s, int64_t i, float *x, struct error *err)
 {
     const struct part *p = s->part;
     int64_t at = s->first + i, rows = p->source->rows;
-    return written ? scales_hold(p, s->out + i * s->row_bytes, 1, err) : part_row(p, at / rows, part_source_row(p, at % rows), x, err);
+    return part_row(p, at / rows, part_source_row(p, at % rows), x, err);
+}
+
+/* Blocks of row i were written. */
+static bool row_holds(const struct slab *s, int64_t i, struct error *err)
+{
+    return scales_hold(s->part, s->out + i * s->row_bytes, 1, err);
 }
 
 static void quantize_chunk(void *ctx, int chunk, int thread)
@@ -85,13 +91,13 @@ static void quantize_chunk(void *ctx, int chunk, int thread)
         uint8_t *out = s->out + i * s->row_bytes;
         struct error ignored;
         s->bad[chunk] = i;
-        if (!check_row(s, i, x, false, &ignored))
+        if (!read_row(s, i, x, &ignored))
             return;
         if (!s->job->recipe && repack_row(p, m * rows + r, out))
             continue;
         if (!s->job->method->row || !s->job->method->row(p, x, out))
             quantize_row(p->to, x, s->importance ? s->importance + m * n : NULL, out, n);
-        if (!check_row(s, i, x, true, &ignored))
+        if (!row_holds(s, i, &ignored))
             return;
         if (at % RMS_EVERY == 0)
             measure(s, chunk, x, out, x + n);
@@ -114,7 +120,7 @@ static bool stream_slabs(struct slab *s, sink put, void *ctx, double *error, dou
         pool_run(s->job->pool, chunks, quantize_chunk, s);
         for (int c = 0; c < chunks; c++) {
             if (s->bad[c] >= 0)
-                return check_row(s, s->bad[c], s->scratch, false, err) && check_row(s, s->bad[c], s->scratch, true, err);
+                return read_row(s, s->bad[c], s->scratch, err) && row_holds(s, s->bad[c], err);
             *error += s->error[c];
             *power += s->power[c];
         }
@@ -167,8 +173,6 @@ static bool stream_bytes(const struct part *p, const uint8_t *bytes, int64_t mat
     return true;
 }
 
-static bool finite_source(const struct job *j, const struct part *p, struct error *err);
-
 static bool stream_part(const struct job *j, struct part *p, sink put, void *ctx, struct error *err)
 {
     if (p->data)
@@ -177,7 +181,7 @@ static bool stream_part(const struct job *j, struct part *p, sink put, void *ctx
         return stream_rounded(j, p, put, ctx, err);
     if (!p->method)
         p->method = "copy";
-    bool ok = finite_source(j, p, err);
+    bool ok = part_check(j, p, err);
     for (int64_t m = 0; ok && m < p->source->mats; m++)
         ok = stream_bytes(p, tensor_at(p->source, m, 0), 1, put, ctx, err);
     return ok;
@@ -203,7 +207,7 @@ static void check_chunk(void *ctx, int chunk, int thread)
     }
 }
 
-static bool finite_source(const struct job *j, const struct part *p, struct error *err)
+bool part_check(const struct job *j, const struct part *p, struct error *err)
 {
     const struct tensor *t = p->source;
     int64_t per = CHUNK_WEIGHTS / t->cols > 0 ? CHUNK_WEIGHTS / t->cols : 1;

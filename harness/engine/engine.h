@@ -100,6 +100,8 @@ void engine_set_tap(struct engine *e, const struct engine_tap *tap);    /* NULL:
  * x is [n_seqs * n][hidden].  ple is Gemma 4 E's per-layer input, [n_seqs * n][n_layers * ple_size], or NULL. */
 bool engine_stream_embed(struct engine *e, const int32_t *ids, int n_seqs, int n, float *x, float *ple, struct error *err);
 bool engine_stream_layer(struct engine *e, int layer, int n_seqs, int n, float *x, const float *ple, struct error *err);
+/* Logits of n rows of the stream behind the last layer: [n][vocab]. */
+bool engine_stream_logits(struct engine *e, int n, const float *x, float *logits, struct error *err);
 /* A layer's matrices in the order in which they meet their inputs. */
 enum layer_step { STEP_QKV, STEP_O, STEP_FFN /* router, gate and up, of experts too */, STEP_DOWN, STEP_PLE_GATE, STEP_PLE_PROJ, STEP_END };
 /* A stretch of a layer, for quantizers that round its matrices one step after another.  The tap sees the inputs of

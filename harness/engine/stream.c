@@ -166,3 +166,17 @@ bool engine_stream_part(struct engine *e, int layer, const struct layer_part *pa
         seq_drop_slot(g->seqs[i], l->kv_slot);
     return ok;
 }
+
+bool engine_stream_logits(struct engine *e, int n, const float *x, float *logits, struct error *err)
+{
+    size_t d = (size_t)e->c->hidden, vocab = (size_t)e->c->vocab;
+    if (!shape_check(e, 1, n, err))
+        return false;
+    for (int at = 0, take; at < n; at += take) {
+        take = n - at < e->batch_tokens ? n - at : e->batch_tokens;
+        for (int i = 0; i < take; i++)
+            vec_rms_norm(e->k, x + (size_t)(at + i) * d, e->g.out_norm.w, e->c->eps, e->b.wanted + (size_t)i * d, (int)d);
+        head_rows(e, e->b.wanted, take, logits + (size_t)at * vocab);
+    }
+    return true;
+}

@@ -71,6 +71,20 @@ static void twins_close(struct twins *t)
     golden_close(&t->g);
 }
 
+/* The stream behind the last layer gives the logits of the forward pass, whatever the micro-batch. */
+static void check_logits(struct twins *t, const char *name)
+{
+    size_t floats = (size_t)TOKENS * (size_t)config(&t->g)->vocab;
+    float *want = mem_new(floats, sizeof *want, &err), *got = mem_new(floats, sizeof *got, &err);
+    struct seq *s = seq_with(t->a, NULL);
+    feed_all(t->a, s, t->g.ids[0], TOKENS, want);
+    MUST(engine_stream_logits(t->b, TOKENS, t->x, got, &err));
+    CHECK(!memcmp(want, got, floats * sizeof *got), "%s: logits are %g off", name, worst_difference(want, got, floats));
+    seq_close(s);
+    free(want);
+    free(got);
+}
+
 /* Two sequences at once, or one a call under group numbers, in two micro-batch sizes: the same stream. */
 static void test_stream_is_invariant(void **state)
 {
@@ -91,6 +105,7 @@ static void test_stream_is_invariant(void **state)
             }
             CHECK(!memcmp(t.x, t.y, SEQS * TOKENS * d * sizeof *t.x), "%s: layer %d differs", names[m], l);
         }
+        check_logits(&t, names[m]);
         twins_close(&t);
     }
 }

@@ -1,6 +1,10 @@
 /* Methods end to end on small models: NF4 against bitsandbytes' own file, imatrix files, GPTQ and AWQ runs, folders. */
 #include "scratch.h"
 
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "engine/engine.h"
 #include "quantizers.h"
 
@@ -27,6 +31,21 @@ static bool run(const struct model *m, const char *out, struct run r, struct qua
                                   .settings = r.settings };
     warnings[0] = '\0';
     return quantize_model(m, out, &o, report, err);
+}
+
+/* The tiny model of an architecture, and its token file. */
+static bool open_golden(const char *arch, struct model *m, char ids[1024])
+{
+    struct error err;
+    char name[96], folder[1024];
+    snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", arch);
+    const char *path = shared_data(name);
+    if (!path)
+        return false;
+    snprintf(ids, 1024, "%s", path);
+    folder_of(ids, folder);
+    MUST(model_open(m, folder, false, &err));
+    return true;
 }
 
 /* tests/golden/checkpoints was written by bitsandbytes from tiny_golden/llama3 (down_proj and lm_head left whole). */
@@ -185,12 +204,9 @@ static void test_awq_folds(void **state)
         struct error err;
         struct model m, back;
         struct quantize_report report;
-        char name[96], folder[1024], ids[1024];
-        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
-        NEED_SHARED(path, name);
-        snprintf(ids, sizeof ids, "%s", path);
-        folder_of(ids, folder);
-        MUST(model_open(&m, folder, false, &err));
+        char ids[1024];
+        if (!open_golden(archs[i], &m, ids))
+            skip();
         MUST(run(&m, in_dir("a.gguf"), (struct run){ .method = "awq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = settings }, &report, &err));
         CHECK(!strstr(warnings, "folding changes"), "%s: %s", archs[i], warnings);
         int folded = 0;
@@ -205,6 +221,34 @@ static void test_awq_folds(void **state)
     }
 }
 
+/* Groups of 128 in a folder: q, k and v share inputs, of which only v is clipped, on the grid's own groups; any number
+ * of threads writes the same. */
+static void test_awq_groups(void **state)
+{
+    (void)state;
+    struct error err;
+    struct model m;
+    struct quantize_report report;
+    struct text weights[2] = { { 0 }, { 0 } };
+    MUST(model_open(&m, "models/demo/bf16", true, &err));
+    for (int k = 0; k < 2; k++) {
+        MUST(run(&m, in_dir("a"), (struct run){ .method = "awq:int4-g128-asym", .calib = "tasks/demo-text/calibration.txt", .rows = 2, .tokens = 64,
+                                                .threads = k + 1 }, &report, &err));
+        MUST(file_read(in_dir("a/model.safetensors"), 0, &weights[k], &err));
+        int rounded = 0;
+        for (int i = 0; i < report.n; i++)
+            rounded += strcmp(report.rows[i].method, "awq") == 0 || strcmp(report.rows[i].method, "rtn diag") == 0;
+        CHECK(rounded == 40, "%d matrices", rounded);
+        CHECK(!strstr(warnings, "skipped"), "%s", warnings);
+        quantize_report_free(&report);
+        remove_tree(in_dir("a"));
+    }
+    CHECK(weights[0].len == weights[1].len && memcmp(weights[0].data, weights[1].data, weights[0].len) == 0, "1 and 2 threads differ");
+    text_free(&weights[0]);
+    text_free(&weights[1]);
+    model_close(&m);
+}
+
 /* The unrounded stream goes beside the rounded one on every architecture (shared K/V, per-layer inputs, experts): the
  * first matrices, whose inputs have not drifted, lose the same with and without, later ones do not. */
 static void test_drift(void **state)
@@ -216,12 +260,9 @@ static void test_drift(void **state)
         struct error err;
         struct model m;
         struct quantize_report a, b;
-        char name[96], folder[1024], ids[1024];
-        snprintf(name, sizeof name, "models/tiny_golden/%s/ids.i32", archs[i]);
-        NEED_SHARED(path, name);
-        snprintf(ids, sizeof ids, "%s", path);
-        folder_of(ids, folder);
-        MUST(model_open(&m, folder, false, &err));
+        char ids[1024];
+        if (!open_golden(archs[i], &m, ids))
+            skip();
         struct run r = { .method = "gptq:q4_0", .calib = ids, .rows = 1, .tokens = 40, .threads = 2, .settings = with };
         MUST(run(&m, in_dir("a.gguf"), r, &a, &err));
         r.settings = without;
@@ -288,8 +329,9 @@ static void test_not_finite(void **state)
     struct error err;
     struct model m;
     NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
-    static const struct { const char *tensor; float value; const char *says; } cases[] = {
-        { "blk.2.ffn_up.weight", NAN, "blk.2." }, { "blk.1.attn_norm.weight", 3e38f, "layer 1" }, { "token_embd.weight", INFINITY, "layer 0" },
+    static const struct { const char *tensor; float value; const char *says, *layer; } cases[] = {
+        { "blk.2.ffn_up.weight", NAN, "blk.2.ffn_up", "layer 2" }, { "blk.1.attn_norm.weight", 3e38f, "layer 1", "layer 1" },
+        { "token_embd.weight", INFINITY, "token_embd", "layer 0" },
     };
     static const char *const calibrated[] = { "gptq:q4_0", "awq:q4_0", "imatrix:q4_0" };
     for (size_t c = 0; c < ARRAY_LEN(cases); c++)
@@ -304,11 +346,90 @@ static void test_not_finite(void **state)
             struct quantize_report report;
             CHECK(!run(&m, in_dir("a.gguf"), (struct run){ .method = calibrated[k], .rows = 2, .tokens = 64, .threads = 2 }, &report, &err),
                   "%s with %s = %g was accepted", calibrated[k], cases[c].tensor, (double)cases[c].value);
-            CHECK(strstr(err.text, cases[c].says) || (c == 0 && strstr(err.text, "layer 2")), "%s: %s", cases[c].tensor, err.text);
+            bool weights_first = strcmp(calibrated[k], "imatrix:q4_0") != 0;
+            CHECK(strstr(err.text, weights_first ? cases[c].says : cases[c].layer), "%s of %s: %s", calibrated[k], cases[c].tensor, err.text);
             CHECK(!file_exists(in_dir("a.gguf")) && !file_exists(in_dir("a.gguf.partial")), "something was left");
             model_close(&m);
             free(copy);
         }
+}
+
+/* A finite weight that the scales of a format do not reach: every method refuses it by name instead of clamping it, and
+ * before it calibrates (imatrix after it: there the inputs behind a larger one are refused).  NF4's scale is a float and
+ * holds it. */
+static void test_too_large(void **state)
+{
+    (void)state;
+    static const struct { const char *method, *out; float value; const char *says; } cases[] = {
+        { "imatrix:q4_0", "a.gguf", 1e9f, "blk.2.ffn_up.weight" }, { "gptq:q4_0", "a.gguf", 1e30f, "blk.2.ffn_up.weight" },
+        { "gptq:q4_1", "a.gguf", 1e30f, "blk.2.ffn_up.weight" }, { "gptq:iq4_nl", "a.gguf", 1e30f, "blk.2.ffn_up.weight" },
+        { "awq:q4_0", "a.gguf", 1e30f, "blk.2.ffn_up.weight" }, { "awq:q4_1", "a.gguf", 1e30f, "blk.2.ffn_up.weight" },
+        { "hqq", "a.gguf", 1e30f, "blk.2.ffn_up.weight" }, { "lattice", "a.gguf", 1e30f, "blk.2.ffn_up.weight" },
+        { "rtn:f16", "a.gguf", 1e30f, "blk.2.ffn_up.weight" }, { "gptq:int4-g32", "a", 1e30f, "blk.2.ffn_up.weight" },
+        { "awq:int4-g32-asym", "a", 1e30f, "blk.2.ffn_up.weight" }, { "gptq:q4_0", "a.gguf", 524289, "blk.2.ffn_up.weight" },
+        { "gptq:q4_0", "a.gguf", 60000, NULL }, { "lattice", "a.gguf", 524000, NULL }, { "nf4", "a", 1e30f, NULL },
+    };
+    struct error err;
+    NEED_SHARED(path, "models/stories260K/gguf/stories260K-ffn192-f32.gguf");
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++) {
+        struct model m, back;
+        struct quantize_report report;
+        MUST(model_open(&m, path, true, &err));
+        struct tensor *t = (struct tensor *)(uintptr_t)model_find(&m, "blk.2.ffn_up.weight");
+        float *copy = malloc(t->bytes), row[64];
+        memcpy(copy, t->data, t->bytes);
+        copy[t->cols * 7 + 40] = cases[c].value;
+        t->data = copy;
+        bool done = run(&m, in_dir(cases[c].out), (struct run){ .method = cases[c].method, .rows = 2, .tokens = 64, .threads = 2 }, &report, &err);
+        CHECK(done == !cases[c].says, "%s of %g: %s", cases[c].method, (double)cases[c].value, done ? "accepted" : err.text);
+        CHECK(done || (strstr(err.text, cases[c].says) && strstr(err.text, "too large")), "%s: %s", cases[c].method, err.text);
+        if (done) {
+            MUST(model_open(&back, in_dir(cases[c].out), false, &err));
+            tensor_row(model_find(&back, "blk.2.ffn_up.weight"), 0, 7, row);
+            CHECK(fabsf(row[40] / cases[c].value - 1) < 0.2f, "%s: %g became %g", cases[c].method, (double)cases[c].value, (double)row[40]);
+            model_close(&back);
+            quantize_report_free(&report);
+        }
+        remove_tree(in_dir(cases[c].out));
+        CHECK(!file_exists(in_dir("a.gguf.partial")), "something was left");
+        model_close(&m);
+        free(copy);
+    }
+}
+
+/* The disk takes no more (a file size limit stands in for it): a folder that the run made goes again, one that was there
+ * keeps what it held. */
+static void test_no_room(void **state)
+{
+    (void)state;
+    struct rlimit old, small;
+    struct error err;
+    struct model m;
+    struct quantize_report report;
+    char ids[1024];
+    if (!open_golden("llama3", &m, ids))
+        skip();
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 1 << 14;
+    signal(SIGXFSZ, SIG_IGN);
+    MUST(make_dirs(in_dir("there"), &err));
+    MUST(file_write(in_dir("there/notes"), "mine", 4, &err));
+    static const char *const choices[] = { "nf4", "gptq:int4-g32" }, *const outs[] = { "new", "there" };
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        bool done = run(&m, in_dir(outs[k % 2]), (struct run){ .method = choices[k / 2], .calib = ids, .rows = 1, .tokens = 40, .threads = 1 }, &report, &err);
+        setrlimit(RLIMIT_FSIZE, &old);
+        CHECK(!done && strstr(err.text, outs[k % 2]), "%s: %s", choices[k / 2], done ? "a full disk went unnoticed" : err.text);
+        CHECK(!dir_exists(in_dir("new")), "an empty folder was left");
+        char **names;
+        size_t n;
+        MUST(dir_names(in_dir("there"), &names, &n, &err));
+        CHECK(n == 1 && !strcmp(names[0], "notes"), "%zu files", n);
+        names_free(names, n);
+    }
+    remove_tree(in_dir("there"));
+    model_close(&m);
 }
 
 static void test_builtin_text(void **state)
@@ -385,9 +506,12 @@ int main(void)
         cmocka_unit_test(test_imatrix_files),
         cmocka_unit_test(test_calibrated_runs),
         cmocka_unit_test(test_awq_folds),
+        cmocka_unit_test(test_awq_groups),
         cmocka_unit_test(test_drift),
         cmocka_unit_test(test_bad_calibration),
         cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_builtin_text),
         cmocka_unit_test(test_windows),
     };
