@@ -50,7 +50,7 @@ static float symmetric_scale(const float *w, const float *h, int n, bool both_si
     }
     float best = 0, scale = 0;
     for (int c = 0; c < 2 * STEPS; c++) {
-        float d = l2[c] > 0 ? f16_to_f32(f32_to_f16(xl[c] / l2[c])) : 0;
+        float d = l2[c] > 0 ? fp16_scale(xl[c] / l2[c]) : 0;
         float gain = d * (2 * xl[c] - d * l2[c]);       /* of the error against all zeros */
         if (gain > best) {
             best = gain;
@@ -72,7 +72,7 @@ static float asymmetric_scale(const float *w, const float *h, int n, float *min)
     if (hi - lo < 1e-30f)
         return 0;
     for (int k = 0; k < 45; k++) {
-        float shrink = 1 - 0.01f * (float)k, d = f16_to_f32(f32_to_f16((hi - lo) * shrink / 15)), error = 0;
+        float shrink = 1 - 0.01f * (float)k, d = fp16_scale((hi - lo) * shrink / 15), error = 0;
         if (d == 0)
             continue;
         float zero = (float)clamp_int(nearest_int(-lo * shrink / d), 0, 15);

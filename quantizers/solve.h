@@ -90,4 +90,11 @@ void round_rows_plain(enum format_id f, const char *format_name, const float *w,
 bool solve_matrix(const struct grid *g, const float *w, int rows, int cols, const struct hessian *h,
                   const struct solve_options *o, struct pool *pool, struct solution *out, struct error *err);
 
+/* A fitted scale in fp16, at most the largest finite one: fits against drifted inputs may pass it where no weight does. */
+static inline float fp16_scale(float s)
+{
+    const float most = 65504;
+    return f16_to_f32(f32_to_f16(s > most ? most : s < -most ? -most : s));
+}
+
 #endif

@@ -180,7 +180,7 @@ static bool refit_block(struct descent *p, int from, float *change)
         vf_store(den + v, b);
     }
     for (int v = 0; v < WIDE; v++) {
-        float d = den[v] > 0 ? f16_to_f32(f32_to_f16(s[v] - num[v] / den[v])) : s[v];
+        float d = den[v] > 0 ? fp16_scale(s[v] - num[v] / den[v]) : s[v];
         step[v] = d - s[v];
         if (!(step[v] * (2 * num[v] + step[v] * den[v]) < 0) || d == 0)
             step[v] = 0;
@@ -263,7 +263,7 @@ static void block_scales(const struct grid *g, const float *largest, float (*s)[
     float top = g->codebook ? 127 : (float)-g->lo;
     for (int k = 0; k < TRIED; k++)
         for (int v = 0; v < VF_LANES; v++) {
-            s[k][v] = f16_to_f32(f32_to_f16(largest[v] / (top * (0.75f + 0.025f * (float)k))));
+            s[k][v] = fp16_scale(largest[v] / (top * (0.75f + 0.025f * (float)k)));
             inv[k][v] = s[k][v] != 0 ? 1 / s[k][v] : 0;
         }
 }

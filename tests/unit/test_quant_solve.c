@@ -471,6 +471,29 @@ static void test_degenerate(void **state)
     hessian_close(&h);
 }
 
+/* Weights past what a scale in fp16 can hold, as fits against drifted inputs may be: the largest value there is, not 0. */
+static void test_largest_scale(void **state)
+{
+    (void)state;
+    static float x[TOKENS * N];
+    inputs(x, N, TOKENS);
+    struct hessian h = make_hessian(x, N, TOKENS, NULL);
+    for (int search = 0; search <= 2; search += 2) {
+        struct solve_options o = { .algorithm = ALGORITHM_GPTQ, .passes = 4, .searches = search, .act_order = true };
+        struct solution s;
+        struct error err;
+        float w[N], back[N];
+        for (int i = 0; i < N; i++)
+            w[i] = (float)(0.01 * uniform((uint64_t)i));
+        w[40] = 7e5f;
+        MUST(solve_matrix(grid_find(FORMAT_Q4_0, "q4_0"), w, 1, N, &h, &o, NULL, &s, &err));
+        formats[FORMAT_Q4_0].to_f32(s.bytes, back, N);
+        CHECK(back[40] >= 7 * 65504.0f && isfinite(back[40]), "search %d: %g became %g", search, (double)w[40], (double)back[40]);
+        free(s.bytes);
+    }
+    hessian_close(&h);
+}
+
 static void test_threads(void **state)
 {
     (void)state;
@@ -622,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_order_of_methods),
         cmocka_unit_test(test_drift),
         cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_largest_scale),
         cmocka_unit_test(test_threads),
 #if defined(__x86_64__)
         cmocka_unit_test(test_kernel_sets_agree),

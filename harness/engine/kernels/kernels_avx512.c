@@ -296,10 +296,10 @@ INLINE int quad_at(const int plane, const int k)
 INLINE void multiply_sub(const int plane, const bool wide, const int subs, const uint8_t *const *in, int span, const int j,
                          const int sub, __m512i table, const uint8_t *panel, const int T, __m512i *isum)
 {
-    const int bytes = wide ? 64 : 32, words = wide ? 2 : 1, chains = T <= 2 ? 2 : 1;
+    const int bytes = wide ? 64 : 32, words = wide ? 2 : 1, chains = T <= 2 ? 2 : 1, quads = subs == 1 ? 8 : 4;
     __m512i other[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
     UNROLL
-    for (int k = 0; k < 8 / subs; k++) {
+    for (int k = 0; k < quads; k++) {
         const int i = subs == 1 ? quad_at(plane, k) : sub * 4 + k;
         const uint8_t *a = panel + (wide ? 8 : 4) * i;
         __m512i c[2][2];
