@@ -86,8 +86,6 @@ static void lanes_sweep(const struct sweep *p)
     }
 }
 
-static const float solve_iq4[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
-
 /* What codes stand for on a grid without mins. */
 static inline vf code_value(const struct grid *g, vf codes, vf s)
 {
@@ -96,7 +94,7 @@ static inline vf code_value(const struct grid *g, vf codes, vf s)
         return s * codes;
     vf_store(c, codes);
     for (int v = 0; v < VF_LANES; v++)
-        c[v] = solve_iq4[(int)c[v]];
+        c[v] = (float)iq4_nl_values[(int)c[v]];
     return s * vf_load(c);
 }
 
@@ -105,7 +103,7 @@ static void set_values(const struct descent *p)
     for (int i = 0; i < p->n; i++)
         for (int v = 0; v < WIDE; v++) {
             size_t at = (size_t)i * WIDE + (size_t)v, block = (size_t)(i / BLOCK) * WIDE + (size_t)v;
-            float c = p->grid->codebook ? solve_iq4[(int)p->codes[at]] : p->codes[at];
+            float c = p->grid->codebook ? (float)iq4_nl_values[(int)p->codes[at]] : p->codes[at];
             p->value[at] = p->s[block] * c + (p->grid->codebook ? 0 : p->m[block]);
         }
 }
