@@ -112,14 +112,16 @@ static bool weight_tensor(struct model_files *f, struct packed *p, const char *h
     return plain_tensor(f, r, s, t, err);
 }
 
-/* Experts kept as one matrix each stay where they are. */
+/* Experts kept as one matrix each stay where they are; unpacked ones whose blocks differ are unpacked again. */
 static bool expert_stack(struct model_files *f, struct packed *p, const struct slot *s, struct tensor *t, struct error *err)
 {
     const uint8_t **parts = arena_new(&f->arena, (size_t)s->mats * sizeof *parts, err);
+    const struct tensor blank = *t;
     struct slot one = *s;
+    size_t owned = f->n_owned;
     one.mats = 1;
     for (int64_t e = 0; parts && e < s->mats; e++) {
-        struct tensor part = *t;
+        struct tensor part = blank;
         const char *percent = strstr(s->hf, "%d");
         char hf[128];
         snprintf(hf, sizeof hf, "%.*s%d%s", (int)(percent - s->hf), s->hf, (int)e, percent + 2);
@@ -128,6 +130,11 @@ static bool expert_stack(struct model_files *f, struct packed *p, const struct s
         if (e == 0) {
             *t = part;
             t->bytes = part.bytes * (uint64_t)s->mats;
+        } else if (part.format != t->format && format_unpacked_4(part.format) && format_unpacked_4(t->format)) {
+            files_disown(f, owned);
+            one.any_scale = true;
+            e = -1;
+            continue;
         } else if (part.format != t->format || part.col_perm || t->col_perm)
             return fail(err, STATUS_UNSUPPORTED, "%s: experts of %s differ in their format or column order", f->metadata_path, s->name);
         parts[e] = part.data;
