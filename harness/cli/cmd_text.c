@@ -86,6 +86,9 @@ static bool prompt_ids(const struct settings *s, const struct model *m, enum cha
     enum chat_mode mode = strcmp(s->chat, "on") == 0 ? CHAT_ON : strcmp(s->chat, "off") == 0 ? CHAT_OFF : CHAT_AUTO;
     if (!eval_chat_family(m, mode, family, err))
         return false;
+    if (*family == CHAT_NONE && (s->system || s->think))
+        return fail(err, STATUS_USAGE, "generate: %s needs a chat template; %s", s->system ? "--system" : "--think",
+                    mode == CHAT_OFF ? "--chat is off" : m->chat_template ? "the model's is of no known family" : "the model has none");
     if (*family == CHAT_NONE)
         return tokenizer_encode(m->tokenizer, s->prompt, strlen(s->prompt), !s->no_bos, s->special, ids, err);
     struct chat_turn turns[2] = { { "system", s->system }, { "user", s->prompt } };
@@ -150,7 +153,7 @@ int cmd_generate(const struct settings *s, struct error *err)
     engine_close(e);
     ids_free(&prompt);
     model_close(&m);
-    return ok ? EXIT_DONE : EXIT_FAILED;
+    return ok ? EXIT_DONE : err->status == STATUS_USAGE ? EXIT_USAGE : EXIT_FAILED;
 }
 
 /* ---- logits ---- */
@@ -188,7 +191,9 @@ static bool write_sequences(struct logits_job *j, const int32_t *ids, int count,
 static bool write_logits(const struct settings *s, struct engine *e, int vocab, const int32_t *ids, size_t n, struct error *err)
 {
     size_t each = s->seq ? (size_t)s->seq : n;
-    if (n == 0 || n % each != 0)
+    if (n == 0)
+        return fail(err, STATUS_INPUT, "%s: no ids in it", s->ids_file);
+    if (n % each != 0)
         return fail(err, STATUS_INPUT, "%s: %zu ids, expected a multiple of --seq %zu", s->ids_file, n, each);
     int window = LOGITS_FLOATS / vocab;
     struct logits_job j = { .e = e, .vocab = vocab, .window = window < 1 ? 1 : window > MOST_ROWS ? MOST_ROWS : window };

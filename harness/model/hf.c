@@ -218,6 +218,34 @@ static bool bind_all(struct model *m, struct packed *p, const struct arch *a, st
 
 /* ---- the folder ---- */
 
+/* Among several named templates, the one that is used when nothing else is said. */
+static const char *default_template(const cJSON *t)
+{
+    const cJSON *e;
+    if (cJSON_IsString(t))
+        return t->valuestring;
+    cJSON_ArrayForEach(e, t) {
+        const cJSON *name = json_get(e, "name"), *text = json_get(e, "template");
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, "default") && cJSON_IsString(text))
+            return text->valuestring;
+    }
+    return NULL;
+}
+
+/* Key "chat_template" of a file that need not be there. */
+static void template_in(struct model *m, const char *dir, const char *file)
+{
+    struct text path = { 0 };
+    path_join(&path, dir, file);
+    cJSON *json = text_ok(&path, NULL) && file_exists(text_str(&path)) ? json_parse_file(text_str(&path), MAX_CONFIG, NULL) : NULL;
+    const char *t = json ? default_template(json_get(json, "chat_template")) : NULL;
+    if (t)
+        m->chat_template = arena_str(&m->files->arena, t, strlen(t), NULL);
+    cJSON_Delete(json);
+    text_free(&path);
+}
+
+/* chat_template.json is where processors of multimodal models kept theirs. */
 static bool read_template(struct model *m, const char *dir, struct error *err)
 {
     struct text path = { 0 }, text = { 0 };
@@ -227,13 +255,9 @@ static bool read_template(struct model *m, const char *dir, struct error *err)
         ok = file_read(text_str(&path), 1 << 20, &text, err);
         m->chat_template = ok ? arena_str(&m->files->arena, text_str(&text), text.len, err) : NULL;
     } else if (ok) {
-        text_clear(&path);
-        path_join(&path, dir, "tokenizer_config.json");
-        cJSON *json = text_ok(&path, NULL) && file_exists(text_str(&path)) ? json_parse_file(text_str(&path), MAX_CONFIG, NULL) : NULL;
-        const cJSON *t = json ? json_get(json, "chat_template") : NULL;
-        if (cJSON_IsString(t))
-            m->chat_template = arena_str(&m->files->arena, t->valuestring, strlen(t->valuestring), NULL);
-        cJSON_Delete(json);
+        template_in(m, dir, "tokenizer_config.json");
+        if (!m->chat_template)
+            template_in(m, dir, "chat_template.json");
     }
     text_free(&path);
     text_free(&text);
