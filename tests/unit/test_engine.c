@@ -128,12 +128,11 @@ static void check_logits(const char *name, const float *got, const float *want, 
     CHECK(worst <= tolerance, "%s: max |logit difference| %g, allowed %g", name, worst, tolerance);
 }
 
-/* The same code in float64 is 2.58e-4 from gemma4_moe's recorded float32 logits (and 2.04e-4 from gemma4_dense's):
- * attention scores without a scale and small experts enlarge the reference's own rounding.  What was tried against it:
- * tests/golden/README.md. */
+/* Whatever rounds otherwise than the reference in one place alone is 1e-4 to 2e-4 away in the Gemma 4 models, whose attention
+ * scores have no scale; softmax, gelu and router do: tests/golden/README.md. */
 static double tolerance_of(const char *name)
 {
-    return strcmp(name, "gemma4_moe") ? 2e-4 : 3e-4;
+    return strcmp(name, "gemma4_dense") ? 2e-4 : 2.5e-4;
 }
 
 static void test_golden_logits(void **state)

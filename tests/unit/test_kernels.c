@@ -189,6 +189,7 @@ static void test_products(void **state)
         { 3, 50, 1280, 26, false, true },  { 1, 19, 544, 5, true, true },     { 1, 7, 172, 9, false, false },
         { 1, 4, 4352, 4, false, false },   { 1, 2, 1056, 230, false, false },   { 1, 18, 8, 6, false, false },
         { 1, 9, 1036, 1, false, false },     { 1, 130, 2048, 6, false, false },
+        { 1, 67, 1100, 3, false, true },     { 2, 33, 300, 15, true, false },
     };
     struct error err;
     struct pool *pool;
@@ -277,8 +278,6 @@ static void test_vectors(void **state)
             struct top2 tw, tg;
             random_floats(a, 700);
             random_floats(b, 700);
-            float dw = vec_dot(g, a, b, n), dg = vec_dot(*k, a, b, n);
-            CHECK(!memcmp(&dw, &dg, 4), "%s dot %d", kernels_name(*k), n);
 #define SAME(NAME, SIZE, CALL_WANT, CALL_GOT)                                                          \
     memcpy(want, a, sizeof want);                                                                      \
     memcpy(got, a, sizeof got);                                                                        \
@@ -376,15 +375,15 @@ static void test_attention(void **state)
 /* Many queries over shared runs: what attention_head gives each of them alone. */
 static void test_attention_tiles(void **state)
 {
-    enum { MOST = 23, TOTAL = 210, STRIDE = 300 };
-    static const int sizes[] = { 8, 64, 72, 128, 256, 20 };
+    enum { MOST = 70, TOTAL = 210, STRIDE = 300, HEAD = 300 };
+    static const int sizes[] = { 8, 64, 72, 128, 256, 20, HEAD };
     float *k = malloc(TOTAL * STRIDE * sizeof *k), *v = malloc(TOTAL * STRIDE * sizeof *v);
-    float *q = malloc(MOST * 256 * sizeof *q), *out = malloc(MOST * 256 * sizeof *out), want[256];
-    float scratch[2 * ATTENTION_TILE + 256];
+    float *q = malloc(MOST * HEAD * sizeof *q), *out = malloc(MOST * HEAD * sizeof *out), want[HEAD];
+    float scratch[2 * ATTENTION_TILE + HEAD];
     (void)state;
     random_floats(k, TOTAL * STRIDE);
     random_floats(v, TOTAL * STRIDE);
-    random_floats(q, MOST * 256);
+    random_floats(q, MOST * HEAD);
     struct kv_run runs[] = { { k, v, STRIDE, 0, 100 }, { k + 100 * STRIDE, v + 100 * STRIDE, STRIDE, 100, TOTAL - 100 } };
     for (size_t s = 0; s < ARRAY_LEN(sizes); s++)
         for (const struct kernels *const *set = kernels_all(); *set; set++)
@@ -393,7 +392,7 @@ static void test_attention_tiles(void **state)
                 int h = sizes[s], window = n % 2 ? 50 : TOTAL;
                 for (int i = 0; i < n; i++) {
                     int to = TOTAL - n / 2 + i / 2;
-                    queries[i] = (struct attention_query){ .q = q + i * 256, .out = out + i * 256,
+                    queries[i] = (struct attention_query){ .q = q + i * HEAD, .out = out + i * HEAD,
                                                            .from = to > window ? to - window : 0, .to = to };
                 }
                 attention_start(queries, n, h);

@@ -1,15 +1,17 @@
-/* attention.h - one tile of positions for many queries, in the operations of a lanes_*.h: K and V are read once for
- * four queries at a time.  Each query's arithmetic is attention_f32's: the same sums in the same order. */
+/* attention.h - one tile of positions for many queries, in the operations of a lanes_*.h: K is turned once for all of them, V
+ * is read once for four at a time.  Each query's arithmetic is attention_f32's: the same sums in the same order. */
 #ifndef QDELTA_ATTENTION_H
 #define QDELTA_ATTENTION_H
 
+#include "tiles.h"
 #include "vectors.h"
 
-enum { QUERIES_AT_ONCE = 16 };
+enum { QUERIES_AT_ONCE = 64 };
 
 struct tile {
     const float *k[ATTENTION_TILE], *v[ATTENTION_TILE];
     int first, n;               /* positions [first, first + n); row i is position first + i */
+    size_t run_step;            /* floats from row to row of k, where all lie in one run; else 0 */
 };
 
 /* Rows [from, to) of the tile that a query sees. */
@@ -41,76 +43,59 @@ static void tile_values(const struct tile *t, struct attention_query *const *qs,
 
 #else
 
-/* Sums of four accumulators; a set may have a faster way to the same sums. */
-#ifndef HAVE_V_SUM4
-static inline void v_sum4(v16 a, v16 b, v16 c, v16 d, float *out)
-{
-    out[0] = v_sum(a);
-    out[1] = v_sum(b);
-    out[2] = v_sum(c);
-    out[3] = v_sum(d);
-}
-#endif
+/* float_lanes.h: scores are a float product whose weights are K. */
+static void expand_float(enum format_id f, const uint8_t *rows, size_t step, int n, const uint8_t *next, float *w);
+static void multiply_float(const float *w, const float *x, int T, int n, bool begins, float *acc);
+static void multiply_direct(enum format_id f, const uint8_t *rows, size_t step, int n, const uint8_t *next, const float *x, int T,
+                            bool begins, float *acc);
+static int widest_float(void), widest_direct(void);
 
-/* s[j] = dot16(q, k[j]) for four rows. */
-static inline void scores_1x4(const float *q, const float *const *k, int h, float *s)
+/* Columns k .. k + n of FLOAT_ROWS positions from row on: in place where they lie evenly, or copied; those beyond the last
+ * one are zero. */
+static const float *key_rows(const struct tile *t, int row, int k, int n, float *copy, size_t *step)
 {
-    v16 a0 = v_set(0.0f), a1 = a0, a2 = a0, a3 = a0;
-    int c = 0;
-    for (; c + 16 <= h; c += 16) {
-        v16 x = v_load(q + c);
-        a0 = v_fma(x, v_load(k[0] + c), a0);
-        a1 = v_fma(x, v_load(k[1] + c), a1);
-        a2 = v_fma(x, v_load(k[2] + c), a2);
-        a3 = v_fma(x, v_load(k[3] + c), a3);
-    }
-    if (c < h) {
-        v16 x = v_load_n(q + c, h - c);
-        a0 = v_fma(x, v_load_n(k[0] + c, h - c), a0);
-        a1 = v_fma(x, v_load_n(k[1] + c, h - c), a1);
-        a2 = v_fma(x, v_load_n(k[2] + c, h - c), a2);
-        a3 = v_fma(x, v_load_n(k[3] + c, h - c), a3);
-    }
-    v_sum4(a0, a1, a2, a3, s);
+    int rows = t->n - row < FLOAT_ROWS ? t->n - row : FLOAT_ROWS;
+    *step = t->run_step;
+    if (t->run_step && rows == FLOAT_ROWS)
+        return t->k[row] + k;
+    *step = (size_t)n;
+    for (int i = 0; i < FLOAT_ROWS; i++)
+        if (i < rows)
+            memcpy(copy + i * n, t->k[row + i] + k, (size_t)n * sizeof *copy);
+        else
+            memset(copy + i * n, 0, (size_t)n * sizeof *copy);
+    return copy;
 }
 
-/* The same for four queries, h a multiple of 16; query i's scores at s + i * ATTENTION_TILE.  Accumulators are
- * named one by one so that they stay in registers. */
-#define ROW(i)                              \
-    x = v_load(q[i] + c);                   \
-    a##i##0 = v_fma(x, k0, a##i##0);        \
-    a##i##1 = v_fma(x, k1, a##i##1);        \
-    a##i##2 = v_fma(x, k2, a##i##2);        \
-    a##i##3 = v_fma(x, k3, a##i##3);
-static inline void scores_4x4(const float *const *q, const float *const *k, int h, float *s)
+/* acc [n queries][FLOAT_ROWS] += columns k .. of their products with FLOAT_ROWS positions. */
+static void scores_part(const struct tile *t, int row, struct attention_query *const *qs, int n, int k, int cols, float *acc)
 {
-    v16 a00 = v_set(0.0f), a01 = a00, a02 = a00, a03 = a00, a10 = a00, a11 = a00, a12 = a00, a13 = a00;
-    v16 a20 = a00, a21 = a00, a22 = a00, a23 = a00, a30 = a00, a31 = a00, a32 = a00, a33 = a00;
-    for (int c = 0; c < h; c += 16) {
-        v16 k0 = v_load(k[0] + c), k1 = v_load(k[1] + c), k2 = v_load(k[2] + c), k3 = v_load(k[3] + c), x;
-        ROW(0) ROW(1) ROW(2) ROW(3)
+    float copy[FLOAT_ROWS * FLOAT_PART], w[FLOAT_PART * FLOAT_ROWS] __attribute__((aligned(64))), x[QUERIES_AT_ONCE * FLOAT_PART];
+    size_t step;
+    const uint8_t *rows = (const uint8_t *)key_rows(t, row, k, cols, copy, &step);
+    step *= sizeof(float);
+    for (int g = 0; g < n; g++)
+        memcpy(x + g * FLOAT_PART, qs[g]->q + k, (size_t)cols * sizeof *x);
+    if (n <= widest_direct()) {
+        multiply_direct(FORMAT_F32, rows, step, cols, rows, x, n, k == 0, acc);
+        return;
     }
-    v_sum4(a00, a01, a02, a03, s);
-    v_sum4(a10, a11, a12, a13, s + ATTENTION_TILE);
-    v_sum4(a20, a21, a22, a23, s + 2 * ATTENTION_TILE);
-    v_sum4(a30, a31, a32, a33, s + 3 * ATTENTION_TILE);
+    expand_float(FORMAT_F32, rows, step, cols, rows, w);
+    for (int g = 0, T; g < n; g += T) {
+        T = n - g < widest_float() ? n - g : widest_float();
+        multiply_float(w, x + g * FLOAT_PART, T, cols, k == 0, acc + g * FLOAT_ROWS);
+    }
 }
-#undef ROW
 
-/* Scores of n queries against every row of the tile; rows beyond its last one repeat it and are hidden later. */
+/* Scores of n queries against every row of the tile; what stands beyond its last one is hidden later. */
 static void tile_scores(const struct tile *t, struct attention_query *const *qs, int n, int h, float *s)
 {
-    for (int j = 0; j < t->n; j += 4) {
-        const float *k[4];
-        for (int i = 0; i < 4; i++)
-            k[i] = t->k[j + i < t->n ? j + i : t->n - 1];
-        int g = 0;
-        for (; h % 16 == 0 && g + 4 <= n; g += 4) {
-            const float *q[4] = { qs[g]->q, qs[g + 1]->q, qs[g + 2]->q, qs[g + 3]->q };
-            scores_4x4(q, k, h, s + g * ATTENTION_TILE + j);
-        }
-        for (; g < n; g++)
-            scores_1x4(qs[g]->q, k, h, s + g * ATTENTION_TILE + j);
+    for (int j = 0; j < t->n; j += FLOAT_ROWS) {
+        float acc[QUERIES_AT_ONCE * FLOAT_ROWS];
+        for (int k = 0; k < h; k += FLOAT_PART)
+            scores_part(t, j, qs, n, k, h - k < FLOAT_PART ? h - k : FLOAT_PART, acc);
+        for (int g = 0; g < n; g++)
+            memcpy(s + g * ATTENTION_TILE + j, acc + g * FLOAT_ROWS, FLOAT_ROWS * sizeof *s);
     }
 }
 
@@ -237,16 +222,20 @@ static void tile_queries(const struct tile *t, struct attention_query *const *qs
 /* Row pointers of positions [from, to) of one tile; *run is the first run that reaches it, for the next tile too. */
 static void tile_rows(struct tile *t, const struct kv_run *runs, int n_runs, int *run, int from, int to)
 {
+    int parts = 0;
     t->first = from;
     t->n = 0;
+    t->run_step = 0;
     while (*run < n_runs && runs[*run].first + runs[*run].n <= from)
         ++*run;
-    for (int r = *run; r < n_runs && runs[r].first < to; r++)
+    for (int r = *run; r < n_runs && runs[r].first < to; r++) {
+        t->run_step = parts++ ? 0 : runs[r].stride;
         for (int p = from + t->n; p < to && p < runs[r].first + runs[r].n; p++) {
             size_t at = (size_t)(p - runs[r].first) * runs[r].stride;
             t->k[t->n] = runs[r].k + at;
             t->v[t->n++] = runs[r].v + at;
         }
+    }
 }
 
 static void attention_tiles_f32(struct attention_query *queries, int n, int h, const struct kv_run *runs, int n_runs,

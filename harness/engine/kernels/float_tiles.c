@@ -1,161 +1,163 @@
-/* float_tiles.c - products with float weights: the loops around multiply_float of tiles.h. */
+/* float_tiles.c - products with float weights: the loops around the float tiles of tiles.h. */
 #include "panel.h"
 
-#include <assert.h>
 #include <string.h>
 
-/* A chunk of FLOAT_TILE_ROWS expanded rows stays in L1; it serves FLOAT_BLOCK_ROWS activation rows, whose chunk of the
- * panel stays in L2 for the FLOAT_JOB_ROWS of a job, with the accumulators of all of them.  Up to DIRECT_GROUPS groups of
- * activation rows are not worth expanding for. */
-enum { FLOAT_TILE_ROWS = 16, FLOAT_JOB_ROWS = 32, FLOAT_BLOCK_ROWS = 192, DIRECT_GROUPS = 3 };
+/* One part of FLOAT_BLOCK activation rows stays in L2, and with it the sums of TILES_A_JOB tiles: the panel is then read
+ * from L3 once for all of them.  Few activation rows take a job's tiles one
+ * after the other: their weights are one stream. */
+enum { FLOAT_BLOCK = 256, TILES_A_JOB = 4, GATHER_ROWS = 8 };
 
 struct float_job {
     const struct product *p;
     const struct tile_ops *ops;
-    int groups, groups_a_block;
-    int chunks, padded;         /* columns padded to 16 */
+    int tiles_a_job, blocks;    /* blocks of activation rows */
+    bool packs, direct;         /* integer weights go by the packed form; weights by multiply_direct */
 };
 
-/* What one job is at: rows of W, and some groups of activation rows. */
+/* What one job is at: some tiles of W and one block of activation rows. */
 struct float_block {
     const struct float_job *job;
-    int row, rows;              /* of W */
-    int group, group_end, first, end;   /* groups and their rows */
-    float *acc;                 /* [FLOAT_TILE_ROWS of rows][group][row tile][4][T][16] */
+    int tile, tiles;
+    int first, n;               /* activation rows */
+    float *acc;                 /* [tile][n][FLOAT_ROWS] */
+    float *rows, *w;            /* a part of FLOAT_ROWS rows: [row][column], decoded; [column][row], turned */
 };
 
-static int first_of(const struct float_job *j, int g)
+static float *panel_part(const struct float_job *j, int column, int row)
 {
-    return group_first(j->p->n, j->groups, g);
+    return (float *)j->p->a->packed + ((size_t)(column / FLOAT_PART) * (size_t)j->p->n + (size_t)row) * FLOAT_PART;
 }
 
-/* [chunk][group][16 columns][T][16]: a chunk's groups lie side by side, as they are read. */
-static float *float_panel(const struct float_job *j, int chunk, int g)
-{
-    int columns = at_most(j->padded - chunk * FLOAT_CHUNK, FLOAT_CHUNK);
-    return (float *)j->p->a->packed + (size_t)chunk * FLOAT_CHUNK * (size_t)j->p->n + (size_t)(first_of(j, g) * columns);
-}
-
-static void gather_group(void *ctx, int g, int thread)
+static void gather_rows(void *ctx, int i, int thread)
 {
     const struct float_job *j = ctx;
-    int first = first_of(j, g), T = first_of(j, g + 1) - first, cols = j->p->a->cols;
+    int cols = j->p->a->cols, end = at_most((i + 1) * GATHER_ROWS, j->p->n);
     (void)thread;
-    for (int t = 0; t < T; t++)
-        for (int c = 0; c < j->chunks; c++) {
-            float buffer[FLOAT_CHUNK], *to = float_panel(j, c, g) + t * 16;
-            int n = at_most(cols - c * FLOAT_CHUNK, FLOAT_CHUNK);
-            const float *x = panel_row(j->p, first + t, c * FLOAT_CHUNK, n, buffer);
-            for (int k = 0; k < n; k += 16, to += T * 16) {
-                float step[16] = { 0 };
-                memcpy(step, x + k, (size_t)at_most(16, n - k) * sizeof *step);
-                memcpy(to, step, sizeof step);
-            }
+    for (int row = i * GATHER_ROWS; row < end; row++)
+        for (int k = 0; k < cols; k += FLOAT_PART) {
+            float buffer[FLOAT_PART];
+            int n = at_most(FLOAT_PART, cols - k);
+            memcpy(panel_part(j, k, row), panel_row(j->p, row, k, n, buffer), (size_t)n * sizeof *buffer);
         }
 }
 
-/* Accumulators of row tile r (0, 4, ..) and group g. */
-static float *block_acc(const struct float_block *b, int r, int g)
+/* FLOAT_ROWS rows of W from a column on, as a set reads them. */
+struct source {
+    enum format_id f;
+    const uint8_t *at, *next;   /* next: what is wanted after them */
+    size_t step;
+};
+
+static struct source in_place(const struct float_job *j, int row, int column, int n)
 {
-    int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first, within = r % FLOAT_TILE_ROWS;
-    return b->acc + (size_t)((r - within) * (b->end - b->first) + (first - b->first) * FLOAT_TILE_ROWS + within * T) * 16;
+    const struct tensor *t = j->p->w->t;
+    size_t step = (size_t)format_row_bytes(t->format, t->cols), bytes = (size_t)format_row_bytes(t->format, n);
+    struct source s = { t->format, matrix_row(j->p->w, j->p->mat, row) + format_row_bytes(t->format, column), NULL, step };
+    s.next = s.at;
+    if (column + n < t->cols)
+        s.next = s.at + bytes;
+    else if (row + 2 * FLOAT_ROWS <= t->rows)
+        s.next = matrix_row(j->p->w, j->p->mat, row + FLOAT_ROWS);
+    return s;
 }
 
-static const uint8_t *row_chunk(const struct float_job *j, int row, int chunk)
+/* Other formats decoded, missing rows of the last tile as zeros. */
+static struct source decoded(const struct float_job *j, int row, int column, int n, float *out)
 {
-    return matrix_row(j->p->w, j->p->mat, row) + format_row_bytes(j->p->w->t->format, (int64_t)chunk * FLOAT_CHUNK);
+    const struct tensor *t = j->p->w->t;
+    int rows = at_most(FLOAT_ROWS, (int)t->rows - row);
+    for (int i = 0; i < rows; i++)
+        formats[t->format].to_f32(matrix_row(j->p->w, j->p->mat, row + i) + format_row_bytes(t->format, column), out + i * n, n);
+    memset(out + rows * n, 0, (size_t)((FLOAT_ROWS - rows) * n) * sizeof *out);
+    return (struct source){ FORMAT_F32, (const uint8_t *)out, (const uint8_t *)out, (size_t)n * sizeof *out };
 }
 
-/* Rows from r on to the next multiple of FLOAT_TILE_ROWS; w [row tile][16 columns][4][16]. */
-static void expanded_chunk(const struct float_block *b, int r, int chunk, float *w)
+/* Formats whose file bytes are the packed form's; i8m's packed mins are moved to signed codes, which rounds otherwise. */
+static bool packs_bytes(enum format_id f)
+{
+    const struct layout *l = layout_of(f);
+    return l && l->raw && f != FORMAT_I8M;
+}
+
+/* Integer weights, packed and expanded; a last tile alone is taken twice. */
+static void expand_integers(const struct float_block *b, int row, int chunk)
 {
     const struct float_job *j = b->job;
-    int n = at_most(j->p->a->cols - chunk * FLOAT_CHUNK, FLOAT_CHUNK), steps = (n + 15) / 16;
-    int base = r - r % FLOAT_TILE_ROWS, end = at_most(b->rows, base + FLOAT_TILE_ROWS);
-    for (int i = r; i < end; i++)
-        j->ops->expand_float(j->p->w->t->format, row_chunk(j, b->row + i, chunk), n,
-                             w + (size_t)((i - base) / FLOAT_ROWS) * FLOAT_ROWS * FLOAT_CHUNK + i % FLOAT_ROWS * 16);
-    for (int g = b->group; g < b->group_end; g++) {
-        int T = first_of(j, g + 1) - first_of(j, g);
-        const float *panel = float_panel(j, chunk, g);
-        float *acc = block_acc(b, r, g);
-        for (int i = r; i < end; i += FLOAT_ROWS, acc += FLOAT_ROWS * 16 * T)
-            j->ops->multiply_float(w + (size_t)(i - base) * FLOAT_CHUNK, panel, T, steps, chunk == 0, acc);
+    const struct matrix *w = j->p->w;
+    uint8_t packed[LARGEST_CHUNK] __attribute__((aligned(64)));
+    for (int r = 0; r < FLOAT_ROWS; r += TILE_ROWS) {
+        layout_pack_chunk(w, j->p->mat, row + r < w->t->rows ? row + r : row, chunk, packed);
+        j->ops->expand_packed(w->t->format, packed, layout_blocks(w->t->cols, chunk), b->w + r);
     }
 }
 
-/* Few activation rows: four rows of weights are read as they lie.  Returns the rows done, 0 where there is no such way. */
-static int direct_rows(const struct float_block *b)
+/* One part of one tile: a packed chunk has as many columns. */
+_Static_assert((int)FLOAT_PART == (int)CHUNK_COLS, "parts are chunks");
+static void part_product(const struct float_block *b, int tile, int column)
 {
     const struct float_job *j = b->job;
-    enum format_id f = j->p->w->t->format;
-    size_t row_bytes = (size_t)format_row_bytes(f, j->p->w->t->cols);
-    int r = 0;
-    if (!j->ops->multiply_float_direct || j->groups > DIRECT_GROUPS)
-        return 0;
-    for (; r + FLOAT_ROWS <= b->rows; r += FLOAT_ROWS)
-        for (int c = 0; c < j->chunks; c++)
-            for (int g = 0; g < j->groups; g++) {
-                int n = at_most(j->p->a->cols - c * FLOAT_CHUNK, FLOAT_CHUNK), T = first_of(j, g + 1) - first_of(j, g);
-                if (j->ops->multiply_float_direct(f, row_chunk(j, b->row + r, c), row_bytes, n, float_panel(j, c, g), T,
-                                                  c == 0, block_acc(b, r, g)))
-                    continue;
-                assert(!r && !c && !g);
-                return 0;
-            }
-    return r;
+    int n = at_most(FLOAT_PART, j->p->a->cols - column), row = (b->tile + tile) * FLOAT_ROWS;
+    bool plain = formats[j->p->w->t->format].block == 1 && row + FLOAT_ROWS <= j->p->w->t->rows;
+    struct source s = { 0 };
+    if (j->packs)
+        expand_integers(b, row, column / FLOAT_PART);
+    else
+        s = plain ? in_place(j, row, column, n) : decoded(j, row, column, n, b->rows);
+    float *acc = b->acc + (size_t)tile * (size_t)(b->n * FLOAT_ROWS);
+    if (j->direct) {
+        j->ops->multiply_direct(s.f, s.at, s.step, n, s.next, panel_part(j, column, b->first), b->n, column == 0, acc);
+        return;
+    }
+    if (!j->packs)
+        j->ops->expand_float(s.f, s.at, s.step, n, s.next, b->w);
+    for (int g = 0, groups = groups_of(j->ops->float_group, b->n); g < groups; g++) {
+        int first = group_first(b->n, groups, g), T = group_first(b->n, groups, g + 1) - first;
+        j->ops->multiply_float(b->w, panel_part(j, column, b->first + first), T, n, column == 0, acc + first * FLOAT_ROWS);
+    }
 }
 
-static void store_sums(const struct float_block *b)
+static void store_block(const struct float_block *b)
 {
     const struct product *p = b->job->p;
-    for (int g = b->group; g < b->group_end; g++) {
-        int first = first_of(b->job, g), T = first_of(b->job, g + 1) - first;
-        for (int r = 0; r < b->rows; r += FLOAT_TILE_ROWS) {
-            const float *acc = block_acc(b, r, g);
-            float *y = p->y + (size_t)first * p->ldy + (size_t)(b->row + r);
-            for (int t = 0; t < T; t++, acc += 16, y += p->ldy)
-                b->job->ops->sums(acc, (size_t)(16 * T), at_most(b->rows - r, FLOAT_TILE_ROWS), y);
-        }
+    int row = b->tile * FLOAT_ROWS, rows = at_most(b->tiles * FLOAT_ROWS, (int)p->w->t->rows - row);
+    for (int i = 0; i < b->n; i++) {
+        float *y = p->y + (size_t)(b->first + i) * p->ldy + (size_t)row;
+        for (int r = 0; r < rows; r += FLOAT_ROWS)
+            memcpy(y + r, b->acc + ((size_t)(r / FLOAT_ROWS) * (size_t)b->n + (size_t)i) * FLOAT_ROWS,
+                   (size_t)at_most(FLOAT_ROWS, rows - r) * sizeof *y);
     }
 }
 
-static void float_rows(void *ctx, int i, int thread)
+static void tiles_job(void *ctx, int i, int thread)
 {
     const struct float_job *j = ctx;
-    float w[FLOAT_TILE_ROWS * FLOAT_CHUNK] __attribute__((aligned(64)));
-    float acc[FLOAT_JOB_ROWS * FLOAT_BLOCK_ROWS * 16] __attribute__((aligned(64)));
-    struct float_block b = { .job = j, .row = i * FLOAT_JOB_ROWS, .acc = acc };
+    int n = j->p->n, tiles = ((int)j->p->w->t->rows + FLOAT_ROWS - 1) / FLOAT_ROWS, parts = (j->p->a->cols + FLOAT_PART - 1) / FLOAT_PART;
+    float acc[TILES_A_JOB * FLOAT_BLOCK * FLOAT_ROWS] __attribute__((aligned(64)));
+    float rows[FLOAT_ROWS * FLOAT_PART] __attribute__((aligned(64))), w[FLOAT_PART * FLOAT_ROWS] __attribute__((aligned(64)));
+    struct float_block b = { .job = j, .tile = i / j->blocks * j->tiles_a_job, .first = group_first(n, j->blocks, i % j->blocks),
+                             .acc = acc, .rows = rows, .w = w };
     (void)thread;
-    b.rows = at_most((int)j->p->w->t->rows - b.row, FLOAT_JOB_ROWS);
-    if (b.rows % FLOAT_ROWS)
-        memset(w, 0, sizeof w);
-    for (; b.group < j->groups; b.group = b.group_end) {
-        b.group_end = at_most(b.group + j->groups_a_block, j->groups);
-        b.first = first_of(j, b.group);
-        b.end = first_of(j, b.group_end);
-        int done = direct_rows(&b);
-        for (int c = 0; c < j->chunks; c++)
-            for (int r = done; r < b.rows; r = (r / FLOAT_TILE_ROWS + 1) * FLOAT_TILE_ROWS)
-                expanded_chunk(&b, r, c, w);
-        store_sums(&b);
-    }
+    b.tiles = at_most(j->tiles_a_job, tiles - b.tile);
+    b.n = group_first(n, j->blocks, i % j->blocks + 1) - b.first;
+    for (int k = 0; k < b.tiles * parts; k++)
+        part_product(&b, j->direct ? k / parts : k % b.tiles, (j->direct ? k % parts : k / b.tiles) * FLOAT_PART);
+    store_block(&b);
 }
 
 void float_tiles_apply(const struct product *p)
 {
-    int cols = p->a->cols;
-    struct float_job j = { .p = p, .ops = p->w->k->tile, .chunks = (cols + FLOAT_CHUNK - 1) / FLOAT_CHUNK,
-                           .padded = (cols + 15) / 16 * 16 };
     enum { FLOAT_KIND = -1 };
     struct acts *a = p->a;
-    j.groups = groups_of(j.ops->float_group, p->n);
-    int blocks = (j.groups * j.ops->float_group + FLOAT_BLOCK_ROWS - 1) / FLOAT_BLOCK_ROWS;
-    j.groups_a_block = (j.groups + blocks - 1) / blocks;
+    int tiles = ((int)p->w->t->rows + FLOAT_ROWS - 1) / FLOAT_ROWS, per = tiles / (pool_threads(p->pool) * 8);
+    struct float_job j = { .p = p, .ops = p->w->k->tile, .tiles_a_job = per < 1 ? 1 : at_most(per, TILES_A_JOB),
+                           .blocks = (p->n + FLOAT_BLOCK - 1) / FLOAT_BLOCK };
+    j.packs = j.ops->expand_packed && packs_bytes(p->w->t->format);
+    j.direct = p->n <= j.ops->direct_group && !j.packs;
     if (a->packed_kind != FLOAT_KIND || a->packed_n != p->n || p->row_list || p->w->t->col_perm) {
-        pool_run(p->pool, j.groups, gather_group, &j);
+        pool_run(p->pool, (p->n + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &j);
         a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : FLOAT_KIND;
         a->packed_n = p->n;
     }
-    pool_run(p->pool, ((int)p->w->t->rows + FLOAT_JOB_ROWS - 1) / FLOAT_JOB_ROWS, float_rows, &j);
+    pool_run(p->pool, (tiles + j.tiles_a_job - 1) / j.tiles_a_job * j.blocks, tiles_job, &j);
 }

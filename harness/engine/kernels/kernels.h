@@ -5,11 +5,11 @@
  * them bit for bit, not within a tolerance).
  *
  * Sums.
- *  dot16(a, b, n): 16 virtual lanes; lane l starts at +0 and takes k = l, l + 16, ... in order,
- *      acc = fma(a[k], b[k], acc); a tail shorter than 16 is filled up with +0.  Then the tree
- *      s[i] = acc[i] + acc[i + 8] (i < 8), t[i] = s[i] + s[i + 4] (i < 4), u[i] = t[i] + t[i + 2] (i < 2), u[0] + u[1].
- *      K is never split by batch, chunk or thread.
- *  Float weights (f32, f16, bf16, codebooks; every format in ACT_F32): y = dot16(decoded row, x).
+ *  Float weights (f32, f16, bf16, codebooks; every format in ACT_F32), decoded: one accumulator per output, from +0, takes the
+ *      columns in order, acc = fma(w[k], x[k], acc), in parts of FLOAT_PART = 256 columns (the last what is left); the parts
+ *      are added in order, y = ((p0 + p1) + p2) ...  K is never split by batch, chunk or thread.  So does the library with
+ *      which reference logits are computed (a matrix product in float32), up to the 256 columns that the recorded models
+ *      have, and it needs no tree at the end: lanes are outputs.  Parts keep the rounding of long rows small.
  *  Integer weights in ACT_I16: each activation row is cut into blocks of 32; amax = max |x|,
  *      s = amax / 32767, a = round-to-nearest-even(x * (32767 / amax)) as int16 (the quotient and the
  *      product each rounded once to f32).  A block with amax < 1e-30 counts as zero in every rounding;
@@ -74,8 +74,9 @@ void matrix_apply(const struct matrix *w, int mat, struct acts *a, const int *ro
 
 /* ---- vectors (rows are independent; callers split them over threads) ---- */
 
-float vec_dot(const struct kernels *k, const float *a, const float *b, int n);                 /* dot16 */
-/* y = x * s * w, s = 1 / sqrt(mean + eps) in double, rounded once; w NULL: no weight. mean: dot16(x, x) / n in float. */
+/* y = (x * s) * w, w NULL: x * s.  s = 1 / sqrtf(sum / n + eps), each operation rounded, sum of squares: each square rounded,
+ * 32 lanes (lane l takes k = l, l + 32, ..), in parts of 512 that are added lane by lane in order; then ((l + (l + 8)) + (l + 16)) +
+ * (l + 24) for l < 8, and those eight in order.  The reference's order for any n that is a multiple of 32, up to 8192. */
 void vec_rms_norm(const struct kernels *k, const float *x, const float *w, float eps, float *y, int n);
 void vec_add(const struct kernels *k, float *y, const float *x, int n);                        /* y += x */
 void vec_scale(const struct kernels *k, float *y, float s, int n);                             /* y *= s */
@@ -83,18 +84,19 @@ void vec_glu(const struct kernels *k, enum activation act, const float *gate, co
 void vec_exp(const struct kernels *k, const float *x, float *y, int n);
 void vec_tanh(const struct kernels *k, const float *x, float *y, int n);
 void vec_softcap(const struct kernels *k, float *y, float cap, int n);                         /* cap * tanh(y / cap) */
-/* Rotate pairs (i, i + n/2) of x[n] by angle position * inv_freq[i]; sin and cos by own functions from the
- * angle, which is the product rounded to f32 as the reference implementations have it (at scale 1.0 Gemma 4's scores
- * show the difference); the table is the same everywhere. Prepared tables: rope_row fills cos/sin [n/2]. */
+/* Rotate pairs (i, i + n/2) of x[n] by angle position * inv_freq[i]; sin and cos by a polynomial (kernels.c) of the
+ * angle, which is the product rounded to f32: both as the reference implementations have them (at scale 1.0 Gemma 4's
+ * scores show the difference); the table is the same everywhere. Prepared tables: rope_row fills cos/sin [n/2]. */
 void rope_row(const float *inv_freq, int half, int position, float *cos_out, float *sin_out);
 void vec_rope(const struct kernels *k, float *x, const float *cos_t, const float *sin_t, int n);
 
 /* One query head over a list of K/V runs (prefix parts, then own tail), in position order:
- * scores s_j = dot16(q, k_j) * scale, softcapped when cap > 0; two-level online softmax over tiles of
+ * scores s_j = (a float product's sum of q and k_j) * scale, softcapped when cap > 0; two-level online softmax over tiles of
  * ATTENTION_TILE positions counted from absolute position 0 (so that chunking and prefix splits cannot
  * change the tiling): m = max of the tile's scores; when it exceeds the maximum so far, sum and out are multiplied
  * by exp(old - m); p_j = exp(s_j - max); the tile's p are summed in 16 lanes (position mod 16, unseen positions
- * +0) and the tree, then added to the sum; out[h] = sum p_j v_j in position order with fma, divided by the sum
+ * +0) and the tree s[i] = acc[i] + acc[i + 8] (i < 8), t[i] = s[i] + s[i + 4], u[i] = t[i] + t[i + 2], u[0] + u[1], then
+ * added to the sum; out[h] = sum p_j v_j in position order with fma, divided by the sum
  * once at the end.  The runs must cover [from, to). */
 enum { ATTENTION_TILE = 64 };
 struct kv_run {

@@ -1,8 +1,7 @@
 /* kernels_avx2.c - sixteen lanes in two registers: AVX2, FMA, F16C.  Integer products are 16 x 16 bits in both
  * rounded modes; the int8 instruction of AVX2 saturates.
  *
- * Measured as in kernels_avx512.c, 512 activation rows, 1536 x 1536 and 6144 x 1536: Q4_0 i16 (and q8) 171, 174 GOP/s;
- * bf16 107 GFLOP/s for 1536 x 1536. */
+ * Measured as in kernels_avx512.c, 512 activation rows, 1536 x 1536 and 6144 x 1536: Q4_0 i16 (and q8) 171, 174 GOP/s. */
 #include "set.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -260,142 +259,69 @@ static void multiply_avx2(const struct expanded *w, int tiles, bool wide, int su
                                                                        acc + (size_t)r * step);
 }
 
-/* ---- float tiles: 4 rows x T, lanes along the columns, eight of them at a time ---- */
+/* ---- float tiles: 2 x 8 rows x T ---- */
 
-INLINE __m256 bf16_at(const uint8_t *p)
+typedef __m256 vf;
+enum { VF_N = 8, TILE_VECTORS = 2, FLOAT_GROUP = 6, DIRECT_GROUP = 2 };
+#define FLOAT_COUNTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define DIRECT_COUNTS(X) X(1) X(2)
+#define vf_store _mm256_storeu_ps
+#define vf_set _mm256_set1_ps
+#define vf_add _mm256_add_ps
+#define vf_fma _mm256_fmadd_ps
+
+INLINE vf vf_load(const void *p)
 {
-    __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+    return _mm256_castsi256_ps(load8(p));
 }
 
-static void expand_float_avx2(enum format_id f, const uint8_t *row, int n, float *out)
+INLINE vf vf_widen(const enum format_id f, const uint8_t *p)
 {
-    for (int k = 0; k < n; k += 16, out += FLOAT_ROWS * 16) {
-        float other[16] = { 0 };
-        int left = n - k < 16 ? n - k : 16;
-        if (left == 16 && f == FORMAT_BF16)
-            for (int h = 0; h < 2; h++)
-                _mm256_storeu_ps(other + 8 * h, bf16_at(row + 2 * k + 16 * h));
-        else if (left == 16 && f == FORMAT_F16)
-            for (int h = 0; h < 2; h++)
-                _mm256_storeu_ps(other + 8 * h, f16_at(row + 2 * k + 16 * h));
-        else
-            formats[f].to_f32(row + format_row_bytes(f, k), other, left);
-        v_store(out, v_load(other));
-    }
+    return f == FORMAT_F32 ? vf_load(p) : f16_at(p);
 }
 
-static void expand_any_avx2(enum format_id f, const uint8_t *row, int n, float *out)
+INLINE vf vf_even(vf x)
 {
-    if (formats[f].block == 1) {
-        expand_float_avx2(f, row, n, out);
-        return;
-    }
-    float other[FLOAT_CHUNK];
-    formats[f].to_f32(row, other, n);
-    expand_float_avx2(FORMAT_F32, (const uint8_t *)other, n, out);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
+INLINE vf vf_odd(vf x)
 {
-    __m256 a[FLOAT_ROWS * 3];
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000)));
+}
+
+/* Pairs, then fours inside each half; then the halves. */
+INLINE void vf_transpose(vf *x)
+{
+    vf a[8], b[8];
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        a[i] = begins ? _mm256_setzero_ps() : _mm256_loadu_ps(acc + 16 * i);
-    for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
-        __m256 x[3];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 8; i += 4)
         UNROLL
-        for (int t = 0; t < T; t++)
-            x[t] = _mm256_loadu_ps(panel + 16 * t);
-        UNROLL
-        for (int i = 0; i < FLOAT_ROWS; i++) {
-            __m256 c = _mm256_loadu_ps(w + 16 * i);
-            UNROLL
-            for (int t = 0; t < T; t++)
-                a[i * T + t] = _mm256_fmadd_ps(c, x[t], a[i * T + t]);
+        for (int h = 0; h < 2; h++) {
+            b[i + 2 * h] = _mm256_shuffle_ps(a[i + h], a[i + h + 2], 0x44);
+            b[i + 2 * h + 1] = _mm256_shuffle_ps(a[i + h], a[i + h + 2], 0xee);
         }
-    }
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS * T; i++)
-        _mm256_storeu_ps(acc + 16 * i, a[i]);
-}
-
-static void multiply_float_avx2(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
-{
-    for (int half = 0; half < 16; half += 8)
-        if (T == 3)
-            tile_float(w + half, panel + half, 3, steps, begins, acc + half);
-        else if (T == 2)
-            tile_float(w + half, panel + half, 2, steps, begins, acc + half);
-        else
-            tile_float(w + half, panel + half, 1, steps, begins, acc + half);
-}
-
-/* One activation row: four rows of the file at once. */
-INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, bool begins,
-                         float *acc)
-{
-    const int size = f == FORMAT_F32 ? 4 : 2;
-    v16 a[FLOAT_ROWS];
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        a[i] = begins ? v_set(0.0f) : v_load(acc + 16 * i);
-    int k = 0;
-    for (; k + 16 <= n; k += 16, panel += 16) {
-        v16 x = v_load(panel);
-        UNROLL
-        for (int i = 0; i < FLOAT_ROWS; i++) {
-            const uint8_t *p = row + (size_t)i * row_bytes + (size_t)(size * k);
-            _mm_prefetch((const char *)(p + PREFETCH_BYTES / 4), _MM_HINT_T0);
-            v16 c = f == FORMAT_F32 ? (v16){ _mm256_loadu_ps((const float *)p), _mm256_loadu_ps((const float *)p + 8) }
-                    : f == FORMAT_F16 ? (v16){ f16_at(p), f16_at(p + 16) }
-                                      : (v16){ bf16_at(p), bf16_at(p + 16) };
-            a[i] = v_fma(c, x, a[i]);
-        }
+    for (int c = 0; c < 4; c++) {       /* b[4 g + c]: rows 4 g .., columns c, 4 + c */
+        x[c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x20);
+        x[4 + c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x31);
     }
-    for (int i = 0; i < FLOAT_ROWS && k < n; i++) {
-        float tail[16] = { 0 };
-        formats[f].to_f32(row + (size_t)i * row_bytes + (size_t)(size * k), tail, n - k);
-        a[i] = v_fma(v_load(tail), v_load(panel), a[i]);
-    }
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        v_store(acc + 16 * i, a[i]);
 }
 
-static bool multiply_float_direct_avx2(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                       int T, bool begins, float *acc)
-{
-    if (T != 1)
-        return false;
-    if (f == FORMAT_F32)
-        direct_float(FORMAT_F32, row, row_bytes, n, panel, begins, acc);
-    else if (f == FORMAT_F16)
-        direct_float(FORMAT_F16, row, row_bytes, n, panel, begins, acc);
-    else if (f == FORMAT_BF16)
-        direct_float(FORMAT_BF16, row, row_bytes, n, panel, begins, acc);
-    else
-        return false;
-    return true;
-}
-
-static void sums_avx2(const float *acc, size_t step, int n, float *out)
-{
-    for (int i = 0; i < n; i++)
-        out[i] = v_sum(v_load(acc + (size_t)i * step));
-}
+#include "float_lanes.h"
 
 static const struct tile_ops tile_avx2 = {
     .group = 6,
     .widths = widths,
-    .float_group = 3,
     .round = round_row_part,
     .expand = expand_avx2,
     .multiply = multiply_avx2,
-    .expand_float = expand_any_avx2,
-    .multiply_float = multiply_float_avx2,
-    .multiply_float_direct = multiply_float_direct_avx2,
-    .sums = sums_avx2,
+    FLOAT_OPS,
 };
 
 /* ---- peaks ---- */

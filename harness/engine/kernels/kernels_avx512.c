@@ -6,13 +6,13 @@
  *     Q4_0 i16     79 %           78            76             1040 (int16, vpdpwssd)
  *     Q4_0 q8      72             70            73             2050 (int8, vpdpbusd)
  *     1536 x 6144 with the rounding, i16 and q8: Q8_0 69, 61   Q4_K 63, 53   Q6_K 60, 51   IQ4_NL 74   int4 with zero points 66
- *     bf16 74 .. 77 %, nf4 65 % of 515 GFLOP/s (FMA)
  *     few rows, Q4_0 1536 x 12288: 16 rows i16 72, q8 63; 32 rows 70, 67.  One row: 67 .. 85 % of the read peak, 41 .. 76 GB/s
  * The integer tile alone, its weights in L1 or L2, reaches 84.5 % (i16) and 75 % (q8) of the peaks.  What bounds it are the two
  * ports of the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.
  * That is the price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and
  * the taking apart of codes go to other ports and cost nothing.  What is left: the panel's first way from L3, sums that wait in y.
- * The float tile alone has 91 %, its sums in L2; expanding costs 6 % of a bf16 prefill, the tree sums 6 %, the panel 2.5 %.
+ * Float products: a bf16 prefill of 512 has 79 % of the f32 peak (66 % with lanes along the columns and a tree for each sum), --act f32
+ * on Q4_0 80 %; bf16 decode 67 % of the read peak (54 %).
  */
 #include "set.h"
 
@@ -436,170 +436,112 @@ static void multiply_stripe_avx512(enum format_id id, const struct stripe *w, bo
     shapes[T - 1](wide, formats[id].has_min, l, w, panel, ahead, sums);
 }
 
-/* ---- float tiles: 4 rows x T, lanes along the columns ---- */
+/* ---- float tiles: 2 x 16 rows x T ---- */
 
-/* Sixteen columns, or the m of them that there are. */
-INLINE __m512 load_float(const enum format_id f, const uint8_t *p, __mmask16 m)
+typedef __m512 vf;
+enum { VF_N = 16, TILE_VECTORS = 2, FLOAT_GROUP = 14, DIRECT_GROUP = 4 };
+#define FLOAT_COUNTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define DIRECT_COUNTS(X) X(1) X(2) X(3) X(4)
+#define vf_load _mm512_loadu_ps
+#define vf_store _mm512_storeu_ps
+#define vf_set _mm512_set1_ps
+#define vf_add _mm512_add_ps
+#define vf_fma _mm512_fmadd_ps
+
+INLINE vf vf_widen(const enum format_id f, const uint8_t *p)
 {
-    if (f == FORMAT_F32)
-        return _mm512_maskz_loadu_ps(m, p);
-    __m256i h = _mm256_maskz_loadu_epi16(m, p);
-    if (f == FORMAT_F16)
-        return _mm512_cvtph_ps(h);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    return f == FORMAT_F32 ? _mm512_loadu_ps(p) : _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
-/* What follows of the row is wanted next, for the next chunk. */
-INLINE void expand_as(const enum format_id f, const uint8_t *row, int n, float *out)
+INLINE vf vf_even(vf x)
 {
-    const int size = f == FORMAT_F32 ? 4 : 2;
-    int k = 0;
-    for (; k + 16 <= n; k += 16, row += 16 * size, out += FLOAT_ROWS * 16) {
-        _mm_prefetch((const char *)row + FLOAT_CHUNK * size, _MM_HINT_T1);
-        _mm512_store_ps(out, load_float(f, row, 0xffff));
-    }
-    if (k < n)
-        _mm512_store_ps(out, load_float(f, row, first_lanes(n - k)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16));
 }
 
-static void expand_float_avx512(enum format_id f, const uint8_t *row, int n, float *out)
+INLINE vf vf_odd(vf x)
 {
-    float other[FLOAT_CHUNK];
-    if (f == FORMAT_F32) {
-        expand_as(FORMAT_F32, row, n, out);
-    } else if (f == FORMAT_BF16) {
-        expand_as(FORMAT_BF16, row, n, out);
-    } else if (f == FORMAT_F16) {
-        expand_as(FORMAT_F16, row, n, out);
-    } else {
-        formats[f].to_f32(row, other, n);
-        expand_as(FORMAT_F32, (const uint8_t *)other, n, out);
-    }
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000)));
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
+/* Pairs, then fours inside each quarter; then the quarters. */
+INLINE void vf_transpose(vf *x)
 {
-    __m512 a[FLOAT_ROWS * 6];
+    vf a[16], b[16];
     UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 16; i += 4)
         UNROLL
-        for (int t = 0; t < T; t++)
-            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
-    for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
-        __m512 c[FLOAT_ROWS];
-        UNROLL
-        for (int i = 0; i < FLOAT_ROWS; i++)
-            c[i] = _mm512_load_ps(w + 16 * i);
-        UNROLL
-        for (int t = 0; t < T; t++) {
-            __m512 x = _mm512_loadu_ps(panel + 16 * t);
+        for (int h = 0; h < 2; h++) {
+            b[i + 2 * h] = _mm512_shuffle_ps(a[i + h], a[i + h + 2], 0x44);
+            b[i + 2 * h + 1] = _mm512_shuffle_ps(a[i + h], a[i + h + 2], 0xee);
+        }
+    UNROLL
+    for (int c = 0; c < 4; c++) {       /* b[4 g + c]: rows 4 g .., columns c, 4 + c, 8 + c, 12 + c */
+        vf p = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), q = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xdd);
+        vf r = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88), s = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xdd);
+        x[c] = _mm512_shuffle_f32x4(p, r, 0x88);
+        x[8 + c] = _mm512_shuffle_f32x4(p, r, 0xdd);
+        x[4 + c] = _mm512_shuffle_f32x4(q, s, 0x88);
+        x[12 + c] = _mm512_shuffle_f32x4(q, s, 0xdd);
+    }
+}
+
+#include "float_lanes.h"
+
+/* value = scale * code + min, each rounded, as to_f32 has it. */
+INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t *in, int blocks, int sub, float (*scale)[16],
+                         float (*min)[16], float *w)
+{
+    const __m512i table = lut_of(l), low = _mm512_set1_epi32(255), bias = _mm512_set1_epi32(l->bias);
+    const int span = span_of(plane);
+    for (int b = 0; b < blocks; b++)
+        for (int i = 0; i < 8; i++) {
+            __m512i q = quad(plane, in, b / span, b % span, i, table);
+            int at = 2 * ((32 * b + 4 * i) / sub);
             UNROLL
-            for (int i = 0; i < FLOAT_ROWS; i++)
-                a[i * T + t] = _mm512_fmadd_ps(c[i], x, a[i * T + t]);
+            for (int e = 0; e < 4; e++, q = _mm512_srli_epi32(q, 8), w += FLOAT_ROWS) {
+                __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_and_si512(q, low), bias));
+                v = _mm512_mul_ps(v, _mm512_load_ps(scale[at]));
+                _mm512_storeu_ps(w, min ? _mm512_add_ps(v, _mm512_load_ps(min[at])) : v);
+            }
         }
-    }
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        UNROLL
-        for (int t = 0; t < T; t++)
-            _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
 }
 
-static void multiply_float_avx512(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
+static void expand_packed_avx512(enum format_id id, const uint8_t *chunk, int blocks, float *w)
 {
-    switch (T) {
-    case 6: tile_float(w, panel, 6, steps, begins, acc); break;
-    case 5: tile_float(w, panel, 5, steps, begins, acc); break;
-    case 4: tile_float(w, panel, 4, steps, begins, acc); break;
-    case 3: tile_float(w, panel, 3, steps, begins, acc); break;
-    case 2: tile_float(w, panel, 2, steps, begins, acc); break;
-    default: tile_float(w, panel, 1, steps, begins, acc);
+    const struct layout *l = layout_of(id);
+    const struct format *f = &formats[id];
+    int sub = f->int_block, subs = blocks * 32 / sub;
+    float scale[32][16] __attribute__((aligned(64))), mins[32][16] __attribute__((aligned(64)));
+    float(*min)[16] = f->has_min ? mins : NULL;
+    const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
+    expand_scales(l, scales, subs, l->index_bias, false, scale);
+    if (min)
+        expand_scales(l, scales + layout_scale_bytes(l, blocks, sub), subs, 0, true, min);
+    switch (plane_of(l)) {
+    case PLANE_4: expand_plane(PLANE_4, l, chunk, blocks, sub, scale, min, w); break;
+    case PLANE_4_LUT: expand_plane(PLANE_4_LUT, l, chunk, blocks, sub, scale, min, w); break;
+    case PLANE_4K: expand_plane(PLANE_4K, l, chunk, blocks, sub, scale, min, w); break;
+    case PLANE_6K: expand_plane(PLANE_6K, l, chunk, blocks, sub, scale, min, w); break;
+    default: expand_plane(PLANE_8, l, chunk, blocks, sub, scale, min, w);
     }
-}
-
-INLINE void direct_float(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                         const int T, bool begins, float *acc)
-{
-    const int size = f == FORMAT_F32 ? 4 : 2;
-    __m512 a[FLOAT_ROWS * 6];
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        UNROLL
-        for (int t = 0; t < T; t++)
-            a[i * T + t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(acc + 16 * (i * T + t));
-    for (int k = 0; k < n; k += 16, panel += T * 16) {
-        __mmask16 m = n - k >= 16 ? 0xffff : first_lanes(n - k);
-        __m512 c[FLOAT_ROWS];
-        UNROLL
-        for (int i = 0; i < FLOAT_ROWS; i++) {
-            const uint8_t *p = row + (size_t)i * row_bytes + (size_t)(size * k);
-            _mm_prefetch((const char *)(p + PREFETCH_BYTES / 4), _MM_HINT_T0);
-            c[i] = load_float(f, p, m);
-        }
-        UNROLL
-        for (int t = 0; t < T; t++) {
-            __m512 x = _mm512_loadu_ps(panel + 16 * t);
-            UNROLL
-            for (int i = 0; i < FLOAT_ROWS; i++)
-                a[i * T + t] = _mm512_fmadd_ps(c[i], x, a[i * T + t]);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        UNROLL
-        for (int t = 0; t < T; t++)
-            _mm512_store_ps(acc + 16 * (i * T + t), a[i * T + t]);
-}
-
-#define DIRECT_FLOAT(F)                                                                                        \
-    static void direct_##F(const uint8_t *row, size_t row_bytes, int n, const float *panel, int T, bool begins, \
-                           float *acc)                                                                         \
-    {                                                                                                          \
-        switch (T) {                                                                                           \
-        case 6: direct_float(F, row, row_bytes, n, panel, 6, begins, acc); break;                                      \
-        case 5: direct_float(F, row, row_bytes, n, panel, 5, begins, acc); break;                                      \
-        case 4: direct_float(F, row, row_bytes, n, panel, 4, begins, acc); break;                                      \
-        case 3: direct_float(F, row, row_bytes, n, panel, 3, begins, acc); break;                                      \
-        case 2: direct_float(F, row, row_bytes, n, panel, 2, begins, acc); break;                                      \
-        default: direct_float(F, row, row_bytes, n, panel, 1, begins, acc);                                            \
-        }                                                                                                      \
-    }
-DIRECT_FLOAT(FORMAT_F32)
-DIRECT_FLOAT(FORMAT_F16)
-DIRECT_FLOAT(FORMAT_BF16)
-
-static bool multiply_float_direct_avx512(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                         int T, bool begins, float *acc)
-{
-    if (f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_BF16)
-        return false;
-    (f == FORMAT_F32 ? direct_FORMAT_F32 : f == FORMAT_F16 ? direct_FORMAT_F16 : direct_FORMAT_BF16)(
-        row, row_bytes, n, panel, T, begins, acc);
-    return true;
-}
-
-static void sums_avx512(const float *acc, size_t step, int n, float *out)
-{
-    if (n == 16)
-        _mm512_storeu_ps(out, v_sum16(acc, step));
-    for (int i = 0; i < n && n < 16; i++)
-        out[i] = v_sum(_mm512_load_ps(acc + (size_t)i * step));
 }
 
 static const struct tile_ops tile_avx512 = {
     .narrow = true,
     .group = 6,
     .widths = widths,
-    .float_group = 6,
     .transpose = transpose_avx512,
     .round = round_avx512,
     .place = place_avx512,
     .begin_stripe = begin_stripe_avx512,
     .multiply_stripe = multiply_stripe_avx512,
-    .expand_float = expand_float_avx512,
-    .multiply_float = multiply_float_avx512,
-    .multiply_float_direct = multiply_float_direct_avx512,
-    .sums = sums_avx512,
+    .expand_packed = expand_packed_avx512,
+    FLOAT_OPS,
 };
 
 /* ---- peaks ---- */

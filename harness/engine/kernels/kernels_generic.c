@@ -128,7 +128,7 @@ static void round_job(void *ctx, int i, int thread)
 
 /* ---- products ---- */
 
-enum { CHUNK = 256, ROWS_AT_ONCE = 64 };        /* columns decoded at once; activation rows a decoded row serves */
+enum { CHUNK = 256 };       /* columns decoded at once */
 
 static float dot_codes(const struct format *f, const int8_t *codes, const float *ws, const float *wm,
                        const struct rounded_row *r, int k0, int n, float acc)
@@ -167,30 +167,13 @@ static void integer_row(const struct product *p, int row)
     }
 }
 
-static v16 dot_chunk(const float *w, const float *x, int n, v16 acc)
+/* *y + the sum over one part, which begins at +0; the first part is the sum. */
+static void add_part(const float *w, const float *x, int n, bool begins, float *y)
 {
-    for (int i = 0; i < n; i += 16)
-        acc = v_fma(load_up_to(w + i, n - i), load_up_to(x + i, n - i), acc);
-    return acc;
-}
-
-static void float_rows(const struct product *p, int row, int first, int n, const float *x, size_t ld)
-{
-    const struct format *f = &formats[p->w->t->format];
-    const uint8_t *w = matrix_row(p->w, p->mat, row);
-    int cols = p->a->cols;
-    v16 acc[ROWS_AT_ONCE];
-    for (int i = 0; i < n; i++)
-        acc[i] = v_set(0.0f);
-    for (int k = 0; k < cols; k += CHUNK) {
-        float part[CHUNK];
-        int len = cols - k < CHUNK ? cols - k : CHUNK;
-        f->to_f32(w + format_row_bytes(p->w->t->format, k), part, len);
-        for (int i = 0; i < n; i++)
-            acc[i] = dot_chunk(part, x + (size_t)acts_row(p, first + i) * ld + k, len, acc[i]);
-    }
-    for (int i = 0; i < n; i++)
-        p->y[(size_t)(first + i) * p->ldy + (size_t)row] = v_sum(acc[i]);
+    float acc = 0;
+    for (int k = 0; k < n; k++)
+        acc = fmaf(w[k], x[k], acc);
+    *y = begins ? acc : *y + acc;
 }
 
 static void float_row(const struct product *p, int row)
@@ -198,8 +181,14 @@ static void float_row(const struct product *p, int row)
     bool permuted = p->w->t->col_perm != NULL;
     const float *x = permuted ? p->a->packed : p->a->f32;
     size_t ld = permuted ? (size_t)p->a->cols : p->a->ld;
-    for (int i = 0; i < p->n; i += ROWS_AT_ONCE)
-        float_rows(p, row, i, p->n - i < ROWS_AT_ONCE ? p->n - i : ROWS_AT_ONCE, x, ld);
+    enum format_id f = p->w->t->format;
+    for (int k = 0; k < p->a->cols; k += FLOAT_PART) {
+        float w[FLOAT_PART];
+        int n = p->a->cols - k < FLOAT_PART ? p->a->cols - k : FLOAT_PART;
+        formats[f].to_f32(matrix_row(p->w, p->mat, row) + format_row_bytes(f, k), w, n);
+        for (int i = 0; i < p->n; i++)
+            add_part(w, x + (size_t)acts_row(p, i) * ld + k, n, k == 0, p->y + (size_t)i * p->ldy + row);
+    }
 }
 
 static void rows_job(void *ctx, int i, int thread)

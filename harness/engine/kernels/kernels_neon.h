@@ -179,124 +179,49 @@ INLINE void add_block(const struct expanded *w, int i, bool has_min, int32x4_t (
         }
 }
 
-/* ---- float tiles: 4 rows x T, lanes along the columns, four of them at a time ---- */
+/* ---- float tiles: 4 x 4 rows x T ---- */
 
-enum { FLOAT_GROUP = 4 };
+typedef float32x4_t vf;
+enum { VF_N = 4, TILE_VECTORS = 4, FLOAT_GROUP = 6, DIRECT_GROUP = 4 };
+#define FLOAT_COUNTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define DIRECT_COUNTS(X) X(1) X(2) X(3) X(4)
+#define vf_store vst1q_f32
+#define vf_set vdupq_n_f32
+#define vf_add vaddq_f32
+#define vf_fma(x, y, z) vfmaq_f32(z, x, y)
 
-INLINE float32x4_t bf16_at(const uint8_t *p)
+INLINE vf vf_load(const void *p)
 {
-    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16));
+    return vreinterpretq_f32_u8(vld1q_u8(p));
 }
 
-/* Sixteen elements of a row stored as f. */
-INLINE v16 widened(const enum format_id f, const uint8_t *p)
+INLINE vf vf_widen(const enum format_id f, const uint8_t *p)
 {
-    if (f == FORMAT_BF16)
-        return (v16){ bf16_at(p), bf16_at(p + 8), bf16_at(p + 16), bf16_at(p + 24) };
-    if (f == FORMAT_F16)
-        return (v16){ f16_at(p), f16_at(p + 8), f16_at(p + 16), f16_at(p + 24) };
-    return (v16){ vreinterpretq_f32_u8(vld1q_u8(p)), vreinterpretq_f32_u8(vld1q_u8(p + 16)),
-                  vreinterpretq_f32_u8(vld1q_u8(p + 32)), vreinterpretq_f32_u8(vld1q_u8(p + 48)) };
+    return f == FORMAT_F32 ? vf_load(p) : f16_at(p);
 }
 
-/* The same of the last n of a row. */
-static v16 widened_up_to(enum format_id f, const uint8_t *p, int n)
+INLINE vf vf_even(vf x)
 {
-    uint8_t part[64] = { 0 };
-    memcpy(part, p, (size_t)format_row_bytes(f, n < 16 ? n : 16));
-    return widened(f, part);
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 16));
 }
 
-static void expand_float_neon(enum format_id f, const uint8_t *row, int n, float *out)
+INLINE vf vf_odd(vf x)
 {
-    float other[FLOAT_CHUNK];
-    if (f != FORMAT_BF16 && f != FORMAT_F16 && f != FORMAT_F32) {
-        formats[f].to_f32(row, other, n);
-        f = FORMAT_F32;
-        row = (const uint8_t *)other;
-    }
-    for (int k = 0; k < n; k += 16, out += FLOAT_ROWS * 16)
-        v_store(out, widened_up_to(f, row + format_row_bytes(f, k), n - k));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0xffff0000u)));
 }
 
-INLINE void tile_float(const float *w, const float *panel, const int T, int steps, bool begins, float *acc)
+/* Pairs, then the halves. */
+INLINE void vf_transpose(vf *x)
 {
-    float32x4_t a[FLOAT_ROWS][FLOAT_GROUP];
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        UNROLL
-        for (int t = 0; t < T; t++)
-            a[i][t] = begins ? vdupq_n_f32(0.0f) : vld1q_f32(acc + 16 * (i * T + t));
-    for (int k = 0; k < steps; k++, w += FLOAT_ROWS * 16, panel += T * 16) {
-        UNROLL
-        for (int i = 0; i < FLOAT_ROWS; i++)
-            UNROLL
-            for (int t = 0; t < T; t++)
-                a[i][t] = vfmaq_f32(a[i][t], vld1q_f32(w + 16 * i), vld1q_f32(panel + 16 * t));
-    }
-    UNROLL
-    for (int i = 0; i < FLOAT_ROWS; i++)
-        UNROLL
-        for (int t = 0; t < T; t++)
-            vst1q_f32(acc + 16 * (i * T + t), a[i][t]);
+    float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
+    float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
+    x[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+    x[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+    x[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+    x[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
 }
 
-static void multiply_float_neon(const float *w, const float *panel, int T, int steps, bool begins, float *acc)
-{
-    for (int lane = 0; lane < 16; lane += 4, w += 4, panel += 4, acc += 4)
-        switch (T) {
-        case 4: tile_float(w, panel, 4, steps, begins, acc); break;
-        case 3: tile_float(w, panel, 3, steps, begins, acc); break;
-        case 2: tile_float(w, panel, 2, steps, begins, acc); break;
-        default: tile_float(w, panel, 1, steps, begins, acc);
-        }
-}
-
-/* One activation row: four rows of the file at once. */
-INLINE void direct_rows(const enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, bool begins,
-                        float *acc)
-{
-    const int whole = n / 16, bytes = f == FORMAT_F32 ? 64 : 32;
-    for (int i = 0; i < FLOAT_ROWS; i += 2, row += 2 * row_bytes, acc += 32) {
-        const uint8_t *p = row, *q = row + row_bytes;
-        v16 a = begins ? v_set(0.0f) : v_load(acc), b = begins ? v_set(0.0f) : v_load(acc + 16);
-        for (int k = 0; k < whole; k++, p += bytes, q += bytes) {
-            v16 x = v_load(panel + 16 * k);
-            a = v_fma(widened(f, p), x, a);
-            b = v_fma(widened(f, q), x, b);
-        }
-        if (n % 16) {
-            v16 x = v_load(panel + 16 * whole);
-            a = v_fma(widened_up_to(f, p, n % 16), x, a);
-            b = v_fma(widened_up_to(f, q, n % 16), x, b);
-        }
-        v_store(acc, a);
-        v_store(acc + 16, b);
-    }
-}
-
-static bool multiply_float_direct_neon(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel,
-                                       int T, bool begins, float *acc)
-{
-    bool known = T == 1 && (f == FORMAT_F32 || f == FORMAT_F16 || f == FORMAT_BF16);
-    if (known && f == FORMAT_BF16)
-        direct_rows(FORMAT_BF16, row, row_bytes, n, panel, begins, acc);
-    else if (known && f == FORMAT_F16)
-        direct_rows(FORMAT_F16, row, row_bytes, n, panel, begins, acc);
-    else if (known)
-        direct_rows(FORMAT_F32, row, row_bytes, n, panel, begins, acc);
-    return known;
-}
-
-static void sums_neon(const float *acc, size_t step, int n, float *out)
-{
-    for (int i = 0; i < n; i++)
-        out[i] = v_sum(v_load(acc + (size_t)i * step));
-}
-
-#define FLOAT_OPS                                                                                            \
-    .float_group = FLOAT_GROUP, .expand_float = expand_float_neon, .multiply_float = multiply_float_neon,    \
-    .multiply_float_direct = multiply_float_direct_neon, .sums = sums_neon
+#include "float_lanes.h"
 
 /* ---- peaks ---- */
 

@@ -109,38 +109,6 @@ static inline float v_sum(v16 a)
     return _mm_cvtss_f32(_mm_add_ss(u, _mm_movehdup_ps(u)));
 }
 
-/* v_sum of four; of sixteen that lie step floats apart.  The additions of v_sum, many in one register. */
-#define HAVE_V_SUM4
-static inline __m512 sum_halves(__m512 a, __m512 b)
-{
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-}
-
-static inline __m512 sum_quarters(__m512 a, __m512 b)
-{
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-}
-
-static inline void v_sum4(v16 a, v16 b, v16 c, v16 d, float *out)
-{
-    __m512 t = sum_quarters(sum_halves(a, b), sum_halves(c, d));       /* quarter i: four sums left of input i */
-    __m512 u = _mm512_add_ps(t, _mm512_permute_ps(t, 0x4e));
-    u = _mm512_add_ps(u, _mm512_permute_ps(u, 0xb1));
-    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, u)));
-}
-
-static inline v16 v_sum16(const float *p, size_t step)
-{
-    __m512 t[4], u[2];
-    for (int i = 0; i < 4; i++, p += 4 * step)
-        t[i] = sum_quarters(sum_halves(v_load(p), v_load(p + step)), sum_halves(v_load(p + 2 * step), v_load(p + 3 * step)));
-    for (int i = 0; i < 2; i++)
-        u[i] = _mm512_add_ps(_mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0x44), _mm512_shuffle_ps(t[2 * i], t[2 * i + 1], 0xee));
-    __m512 s = _mm512_add_ps(_mm512_shuffle_ps(u[0], u[1], 0x88), _mm512_shuffle_ps(u[0], u[1], 0xdd));
-    /* Lane 4 q + r is the sum of input 4 r + q. */
-    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), s);
-}
-
 static inline float v_max_lane(v16 a)
 {
     return _mm512_reduce_max_ps(a);

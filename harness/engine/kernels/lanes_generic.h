@@ -112,7 +112,7 @@ LANE_FN v16 v_select_lt(v16 a, v16 b, v16 x, v16 y)
     return r;
 }
 
-/* The tree at the end of every sum. */
+/* The tree at the end of sums over lanes. */
 LANE_FN float v_sum(v16 a)
 {
     for (int w = 8; w; w /= 2)

@@ -16,8 +16,11 @@ enum rounding rounding_of(enum act_mode mode, enum format_id format);
 /* An activation block whose largest magnitude is below this counts as all zero: 32767 / amax stays finite. */
 #define ACT_LEAST 1e-30f
 
+/* Columns whose products go into one accumulator (kernels.h): whole blocks of every format. */
+enum { FLOAT_PART = 256 };
+
 struct vec_ops {
-    float (*dot)(const float *a, const float *b, int n);
+    float (*squares)(const float *x, int n);
     void (*scale)(float *y, float s, int n);
     void (*add)(float *y, const float *x, int n);
     void (*scale_by)(const float *x, float s, const float *w, float *y, int n);

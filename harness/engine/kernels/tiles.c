@@ -202,7 +202,7 @@ static void stripe_job(void *ctx, int i, int thread)
 /* ---- by chunks, for sets with expand and multiply ---- */
 
 /* Accumulators of a job stay in L2 beside a chunk of BLOCK_ROWS activation rows: at most ACC_FLOATS of them. */
-enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 258, FEW_BYTES = 384 * 1024, LARGEST_CHUNK = CHUNK_COLS * TILE_ROWS + 2 * 16 * TILE_ROWS * 4 };
+enum { ACC_FLOATS = 48 * 1024, BLOCK_ROWS = 258, FEW_BYTES = 384 * 1024 };
 
 /* What one job is at: tiles of weights, and some groups of activation rows. */
 struct block {

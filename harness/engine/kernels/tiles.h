@@ -14,14 +14,18 @@
  *     codes [T][64 bytes wide, 32 narrow; order of the words above], f32 scale [T],
  *     int32 start [T][subs], f32 sum [T][subs]            (subs = 32 / sub-block)
  *
- * Float weights.  4 rows x T activation rows, 16 lanes along the columns; rows are expanded to f32 once for each
- * chunk of FLOAT_CHUNK columns and block of activation rows.  Panel: [chunk][group][16 columns][T][16]. */
+ * Float weights.  FLOAT_ROWS rows x T activation rows, lane = row; a part (FLOAT_PART columns) of FLOAT_ROWS rows is
+ * turned once to [column][FLOAT_ROWS] f32 and multiplied with one group of activation rows after another; few activation
+ * rows are multiplied from the registers in which weights are turned.  Panel: [part][activation row][FLOAT_PART]. */
 #ifndef QDELTA_KERNEL_TILES_H
 #define QDELTA_KERNEL_TILES_H
 
 #include "layout.h"
 
-enum { FLOAT_ROWS = 4, FLOAT_CHUNK = 512 };
+enum { FLOAT_ROWS = 32 };
+
+/* Bytes of a packed chunk at most. */
+enum { LARGEST_CHUNK = CHUNK_COLS * TILE_ROWS + 2 * 16 * TILE_ROWS * 4 };
 
 struct expanded {           /* one chunk of one tile */
     uint8_t codes[CHUNK_BLOCKS * 16 * 64];
@@ -49,7 +53,8 @@ struct tile_ops {
     bool narrow;            /* has u8 x s8 products; else ACT_Q8 is multiplied wide too */
     int group;              /* activation rows of the widest integer tile */
     const int *widths;      /* widths there are kernels for, falling, 1 last */
-    int float_group;
+    int float_group;        /* activation rows of the widest float tile; of the widest direct product */
+    int direct_group;
     /* Words (a multiple of 4) of 16 rows, row_bytes apart, to out [word][16], each byte xored with flip; or NULL. */
     void (*transpose)(const uint8_t *rows, size_t row_bytes, int words, int flip, uint8_t *out);
     /* Round n <= 256 columns of one row: codes and the scale of each 32-block. */
@@ -66,16 +71,15 @@ struct tile_ops {
     void (*begin_stripe)(enum format_id f, struct stripe *s);
     void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T,
                             const uint8_t *ahead, const struct sums *sums);
-    /* n columns (a multiple of 16, or the row's last) of row to out[16-column step * 4][16], zero-filled. */
-    void (*expand_float)(enum format_id f, const uint8_t *row, int n, float *out);
-    /* acc [4][T][16] += steps of 16 columns; begins: from +0. */
-    void (*multiply_float)(const float *w, const float *panel, int T, int steps, bool begins, float *acc);
-    /* The same for few rows, straight from 4 rows of the file that lie row_bytes apart, n columns from there on;
-     * false, whatever n, where there is no such kernel.  May be NULL. */
-    bool (*multiply_float_direct)(enum format_id f, const uint8_t *row, size_t row_bytes, int n, const float *panel, int T,
-                                  bool begins, float *acc);
-    /* out[i] = tree sum of the 16 floats at acc + i * step, i < n <= 16 */
-    void (*sums)(const float *acc, size_t step, int n, float *out);
+    /* n columns of FLOAT_ROWS rows (f32, f16 or bf16), step bytes apart, to w [n][FLOAT_ROWS]; as much from next on is read ahead. */
+    void (*expand_float)(enum format_id f, const uint8_t *rows, size_t step, int n, const uint8_t *next, float *w);
+    /* The same of TILE_ROWS rows of integer weights, packed: w [32 * blocks][FLOAT_ROWS], the first TILE_ROWS of each; or NULL. */
+    void (*expand_packed)(enum format_id f, const uint8_t *chunk, int blocks, float *w);
+    /* acc [T][FLOAT_ROWS] += the sums of one part of n columns, which begin at +0; begins: acc = them.  x [T][FLOAT_PART]. */
+    void (*multiply_float)(const float *w, const float *x, int T, int n, bool begins, float *acc);
+    /* Both at once, T <= direct_group. */
+    void (*multiply_direct)(enum format_id f, const uint8_t *rows, size_t step, int n, const uint8_t *next, const float *x, int T,
+                            bool begins, float *acc);
 };
 
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err);

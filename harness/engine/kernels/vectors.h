@@ -21,15 +21,45 @@ static inline void store_up_to(float *p, v16 a, int left)
         v_store_n(p, a, left);
 }
 
+/* A float product's sum (kernels.h). */
 static float dot_f32(const float *a, const float *b, int n)
 {
-    v16 acc = v_set(0.0f);
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        acc = v_fma(v_load(a + i), v_load(b + i), acc);
-    if (i < n)
-        acc = v_fma(v_load_n(a + i, n - i), v_load_n(b + i, n - i), acc);
-    return v_sum(acc);
+    float y = 0;
+    for (int k = 0; k < n; k += FLOAT_PART) {
+        float acc = 0;
+        for (int i = k; i < n && i < k + FLOAT_PART; i++)
+            acc = fmaf(a[i], b[i], acc);
+        y = k ? y + acc : acc;
+    }
+    return y;
+}
+
+/* sum x[k]^2: each square rounded, 32 lanes (k mod 32) in parts of 512 that are added lane by lane; then lanes l, l + 8, l + 16,
+ * l + 24 in this order, then the eight in order. */
+static float squares_f32(const float *x, int n)
+{
+    float lane[32];
+    v16 low = v_set(0.0f), high = low;
+    for (int k = 0; k < n; k += 512) {
+        v16 a = v_set(0.0f), b = a;
+        int end = n - k < 512 ? n : k + 512;
+        for (int i = k; i < end; i += 32) {
+            v16 p = load_up_to(x + i, end - i);
+            a = v_add(a, v_mul(p, p));
+            if (end - i <= 16)
+                break;
+            p = load_up_to(x + i + 16, end - i - 16);
+            b = v_add(b, v_mul(p, p));
+        }
+        low = v_add(low, a);
+        high = v_add(high, b);
+    }
+    v_store(lane, low);
+    v_store(lane + 16, high);
+    float sum = 0;
+    for (int l = 0; l < 8; l++)
+        sum += ((lane[l] + lane[l + 8]) + lane[l + 16]) + lane[l + 24];
+    return sum;
 }
 
 static void scale_f32(float *y, float s, int n)
@@ -214,7 +244,7 @@ static void attention_f32(const float *q, int h, const struct kv_run *runs, int 
 #include "attention.h"
 
 #define VECTOR_OPS                                                                                         \
-    .vec = { dot_f32, scale_f32, add_f32, scale_by_f32, silu_mul_f32, gelu_mul_f32, softcap_f32, exp_f32, \
+    .vec = { squares_f32, scale_f32, add_f32, scale_by_f32, silu_mul_f32, gelu_mul_f32, softcap_f32, exp_f32, \
              tanh_f32, rope_f32, max_f32, sum_exp_f32, attention_f32, attention_tiles_f32 }
 
 #endif
