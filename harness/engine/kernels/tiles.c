@@ -81,7 +81,15 @@ static const uint8_t *packed_chunk(const struct integer_job *j, int tile, int ch
 /* ---- by stripes, for sets with multiply_stripe ---- */
 
 /* What a stripe needs beside packed weights, or in their place. */
-enum { ROOM_BYTES = 128 * 1024, FEW_AHEAD = 6 * 1024 };
+enum { ROOM_BYTES = 128 * 1024 };
+
+/* How far few rows of activations read ahead in their stream of weights: more where scales, which lie at the end of a chunk,
+ * are waited for. */
+static ptrdiff_t few_ahead(const struct panel *a)
+{
+    enum { AHEAD = 6 * 1024 };
+    return a->layout->scales == SCALES_F16 ? AHEAD : 2 * AHEAD;
+}
 
 struct room {
     uint8_t *at;
@@ -94,9 +102,10 @@ static void *room_take(struct room *m, size_t bytes)
     return p;
 }
 
+/* f16 scales need only be converted; Q6_K's are made on the way where the weights are read once. */
 static bool scales_in_place(const struct panel *a)
 {
-    return a->layout->scales == SCALES_F16 && !a->has_min;
+    return (a->layout->scales == SCALES_F16 && !a->has_min) || (a->layout->plane == PLANE_6K && a->groups == 1);
 }
 
 /* A last tile alone is taken twice: both are the same, and so are their sums. */
@@ -179,7 +188,7 @@ static void multiply_pair(const struct integer_job *j, const struct passage *s, 
     w.next_step = (block_bytes / (size_t)(end - group) + 63) / 64 * 64;
     for (int g = group; g < end; g++, at += w.next_step) {
         const uint8_t *ahead = next && at < block_bytes ? next + at * (size_t)w.blocks : NULL;
-        multiply_group(j, &w, s->tile, s->tiles, s->chunk, g, j->panel.groups == 1 ? w.chunk[0][0] + FEW_AHEAD : ahead);
+        multiply_group(j, &w, s->tile, s->tiles, s->chunk, g, j->panel.groups == 1 ? w.chunk[0][0] + few_ahead(&j->panel) : ahead);
     }
 }
 

@@ -32,7 +32,7 @@ struct expanded {           /* one chunk of one tile */
 enum { STRIPE_CHUNKS = 12 };
 struct stripe {
     const uint8_t *chunk[STRIPE_CHUNKS][2];         /* as packed, or in expanded as PLANE_8 has them */
-    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: f16, in the chunks */
+    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: as in the chunks */
     uint8_t *expanded;                              /* NULL, or room for [chunk][2][256 columns][16 lanes] */
     int blocks;                                     /* of 32 columns, in all chunks */
     size_t next_step;                               /* bytes that each block reads ahead */
