@@ -192,18 +192,18 @@ static void multiply_pair(const struct integer_job *j, const struct passage *s, 
     }
 }
 
-/* After its last step this thread will probably take the job that lies as many further as there are threads. */
+/* After its last step this thread will probably take the next job. */
 static void stripe_job(void *ctx, int i, int thread)
 {
     const struct integer_job *j = ctx;
-    int groups = j->panel.groups, part = i % j->row_parts, threads = pool_threads(j->panel.p->pool);
+    int groups = j->panel.groups, part = i % j->row_parts;
     int group = group_first(groups, j->row_parts, part), end = group_first(groups, j->row_parts, part + 1);
     struct passage s, next;
     (void)thread;
     bool more = passage_at(j, i, 0, &s);
     for (int k = 1; more; k++, s = next) {
         more = passage_at(j, i, k, &next);
-        bool known = j->packing.w->packed && groups > 1 && (more || passage_at(j, i + threads, 0, &next));
+        bool known = j->packing.w->packed && groups > 1 && (more || passage_at(j, i + 1, 0, &next));
         multiply_pair(j, &s, known ? chunk_at(&j->packing, j->panel.p->mat, next.tile, next.chunk) : NULL, group, end);
     }
 }
