@@ -654,6 +654,8 @@ const struct kernels kernels_avx512 = {
     VECTOR_OPS,
     .pack = tiles_pack,
     .apply = tiles_apply,
+    .apply_each = tiles_apply_each,
+    .apply_glu = tiles_apply_glu,
     .tile = &tile_avx512,
     .peak = &peak_avx512,
 };

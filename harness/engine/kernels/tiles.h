@@ -80,6 +80,9 @@ struct tile_ops {
 
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err);
 void tiles_apply(const struct product *p);
+/* Of sets with multiply_stripe: see set.h. */
+void tiles_apply_each(const struct product *p, int n);
+bool tiles_apply_glu(const struct product *p, enum activation activation, const struct product *next);
 void float_tiles_apply(const struct product *p);       /* weights of ROUND_NONE */
 
 /* Bytes of one activation row in one 32-block of a panel. */
