@@ -131,26 +131,25 @@ static bool scales_in_place(const struct panel *a)
     return (a->layout->scales == SCALES_F16 && !a->has_min) || (a->layout->plane == PLANE_6K && a->groups == 1);
 }
 
-/* A last tile alone is taken twice: both are the same, and so are their sums. */
-static struct stripe stripe_open(const struct passage *at, struct room *m)
+/* A last tile alone is taken twice: both are the same, and so are their sums.  s is filled in place: for one row of activations
+ * a copy would cost as much as a chunk. */
+static void stripe_open(const struct passage *at, struct room *m, struct stripe *s)
 {
     const struct integer_job *j = at->job;
     const struct panel *a = &j->panel;
-    int tile = at->tile, tiles = at->tiles, chunk = at->chunk;
-    struct stripe s = { .blocks = at_most(j->blocks - chunk * CHUNK_BLOCKS, j->chunks_a_stripe * CHUNK_BLOCKS) };
-    size_t scales = sizeof *s.scale * (size_t)(s.blocks * a->subs);
-    s.scale = scales_in_place(a) ? NULL : room_take(m, scales);
-    s.min = a->has_min ? room_take(m, scales) : NULL;
-    if (a->layout->plane == PLANE_6K && a->groups > 1)
-        s.expanded = room_take(m, (size_t)s.blocks * 2 * 32 * TILE_ROWS);
-    const uint8_t *packed = j->packing.w->packed ? chunk_at(&j->packing, a->p->mat, tile, chunk) : NULL;
-    for (int c = 0; c * CHUNK_BLOCKS < s.blocks; c++, packed += packed ? tiles * (ptrdiff_t)j->packing.chunk_bytes : 0)
+    s->blocks = at_most(j->blocks - at->chunk * CHUNK_BLOCKS, j->chunks_a_stripe * CHUNK_BLOCKS);
+    size_t scales = sizeof *s->scale * (size_t)(s->blocks * a->subs);
+    s->scale = scales_in_place(a) ? NULL : room_take(m, scales);
+    s->min = a->has_min ? room_take(m, scales) : NULL;
+    s->expanded = a->layout->plane == PLANE_6K && a->groups > 1 ? room_take(m, (size_t)s->blocks * 2 * 32 * TILE_ROWS) : NULL;
+    const uint8_t *packed = j->packing.w->packed ? chunk_at(&j->packing, a->p->mat, at->tile, at->chunk) : NULL;
+    for (int c = 0; c * CHUNK_BLOCKS < s->blocks; c++, packed += packed ? at->tiles * (ptrdiff_t)j->packing.chunk_bytes : 0)
         for (int r = 0; r < 2; r++)
-            s.chunk[c][r] = r >= tiles ? s.chunk[c][0]
-                            : packed   ? packed + (r ? bytes_of_chunk(&j->packing, chunk + c) : 0)
-                                       : packed_chunk(j, tile + r, chunk + c, room_take(m, j->packing.chunk_bytes));
-    a->ops->begin_stripe(a->p->w->t->format, &s);
-    return s;
+            s->chunk[c][r] = r >= at->tiles ? s->chunk[c][0]
+                             : packed       ? packed + (r ? bytes_of_chunk(&j->packing, at->chunk + c) : 0)
+                                            : packed_chunk(j, at->tile + r, at->chunk + c, room_take(m, j->packing.chunk_bytes));
+    if (s->scale || s->expanded)
+        a->ops->begin_stripe(a->p->w->t->format, s);
 }
 
 /* The last rows of W that are no whole tile: through a buffer. */
@@ -237,7 +236,8 @@ static void multiply_pair(const struct passage *s, const uint8_t *next)
     const struct integer_job *j = s->job;
     uint8_t memory[ROOM_BYTES] __attribute__((aligned(64)));
     struct room m = { memory };
-    struct stripe w = stripe_open(s, &m);
+    struct stripe w;
+    stripe_open(s, &m, &w);
     size_t block_bytes = 2 * j->packing.chunk_bytes / CHUNK_BLOCKS, at = 0;
     w.next_step = (block_bytes / (size_t)(s->end - s->group) + 63) / 64 * 64;
     for (int g = s->group; g < s->end; g++, at += w.next_step) {
