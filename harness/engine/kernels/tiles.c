@@ -125,10 +125,17 @@ static void *room_take(struct room *m, size_t bytes)
     return p;
 }
 
-/* f16 scales need only be converted; Q6_K's are made on the way where the weights are read once. */
+/* Q6_K is prepared only where more groups than these share the work. */
+static bool is_prepared(const struct panel *a)
+{
+    enum { FEW_GROUPS = 3 };
+    return a->layout->plane == PLANE_6K && a->groups > FEW_GROUPS;
+}
+
+/* f16 scales need only be converted, Q6_K's be made from a byte each. */
 static bool scales_in_place(const struct panel *a)
 {
-    return (a->layout->scales == SCALES_F16 && !a->has_min) || (a->layout->plane == PLANE_6K && a->groups == 1);
+    return (a->layout->scales == SCALES_F16 && !a->has_min) || (a->layout->plane == PLANE_6K && !is_prepared(a));
 }
 
 /* A last tile alone is taken twice: both are the same, and so are their sums.  s is filled in place: for one row of activations
@@ -141,7 +148,7 @@ static void stripe_open(const struct passage *at, struct room *m, struct stripe 
     size_t scales = sizeof *s->scale * (size_t)(s->blocks * a->subs);
     s->scale = scales_in_place(a) ? NULL : room_take(m, scales);
     s->min = a->has_min ? room_take(m, scales) : NULL;
-    s->expanded = a->layout->plane == PLANE_6K && a->groups > 1 ? room_take(m, (size_t)s->blocks * 2 * 32 * TILE_ROWS) : NULL;
+    s->expanded = is_prepared(a) ? room_take(m, (size_t)s->blocks * 2 * 32 * TILE_ROWS) : NULL;
     const uint8_t *packed = j->packing.w->packed ? chunk_at(&j->packing, a->p->mat, at->tile, at->chunk) : NULL;
     for (int c = 0; c * CHUNK_BLOCKS < s->blocks; c++, packed += packed ? at->tiles * (ptrdiff_t)j->packing.chunk_bytes : 0)
         for (int r = 0; r < 2; r++)
@@ -384,7 +391,7 @@ static int stripe_chunks(const struct integer_job *j)
     size_t chunk = (size_t)T * a->unit * CHUNK_BLOCKS;
     if (a->groups == 1)
         return scales_in_place(a) ? STRIPE_CHUNKS : 1;
-    if (a->layout->plane == PLANE_8 || a->layout->plane == PLANE_6K)
+    if (a->layout->plane == PLANE_8 || is_prepared(a))
         return 2;
     if (chunks <= STRIPE_CHUNKS && (size_t)chunks * chunk <= SHORT_ROW)
         return chunks;
