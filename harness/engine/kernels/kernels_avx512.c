@@ -7,7 +7,8 @@
  *     Q4_0 q8      72             70            73             2050 (int8, vpdpbusd)
  *     1536 x 6144 with the rounding, i16 and q8: Q8_0 69, 61   Q4_K 63, 53   Q6_K 60, 51   IQ4_NL 74   int4 with zero points 66
  *     bf16 74 .. 77 %, nf4 65 % of 515 GFLOP/s (FMA)
- *     few rows, Q4_0 1536 x 12288: 16 rows i16 72, q8 63; 32 rows 70, 67.  One row: 67 .. 85 % of the read peak, 41 .. 76 GB/s
+ *     few rows, Q4_0 1536 x 12288: 16 rows i16 74, q8 63; 32 rows 76, 67.  One row: 75 .. 86 % of the read peak, 41 .. 76 GB/s
+ *     Q6_K, an output head of 1536 columns: one row 78 % of the read peak; 16 rows i16 59, q8 44; 32 rows 64, 50
  * The integer tile alone, its weights in L1 or L2, reaches 84.5 % (i16) and 75 % (q8) of the peaks.  What bounds it are the two
  * ports of the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.
  * That is the price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and

@@ -2,7 +2,8 @@
  *
  * Integer weights.  A tile is 16 rows (lane = row), packed as layout.h says; two tiles are multiplied at a time, so that
  * an activation is loaded once for 32 rows.  A set does it in one of two ways:
- *   - straight from the packed words (multiply_stripe), which are taken apart anew for each group of activation rows;
+ *   - straight from the packed words (multiply_stripe), which are taken apart anew for each group of activation rows; such
+ *     sets multiply several matrices in one round of the threads, and put gelu(gate) * up into the next panel;
  *   - from a scratch that stays in L1 (expand, multiply): each chunk of 256 columns is expanded once, then multiplied
  *     with one group of activation rows after another.  Codes there:
  *         wide (ACT_I16, or no int8 products): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
@@ -61,8 +62,8 @@ struct tile_ops {
      * first block. */
     void (*multiply)(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
                      int blocks, float *acc, size_t step);
-    /* Instead of expand and multiply: fill scale, min and, if there is room for it, expanded of a stripe; add the stripe
-     * to sums, reading ahead from there on on the way (NULL: not). */
+    /* Instead of expand and multiply: fill scale, min and expanded of a stripe where there is room for them (it is not called
+     * where there is none); add the stripe to sums, reading ahead from there on on the way (NULL: not). */
     void (*begin_stripe)(enum format_id f, struct stripe *s);
     void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T,
                             const uint8_t *ahead, const struct sums *sums);
