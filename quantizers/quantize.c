@@ -251,10 +251,13 @@ static void set_rotary_order(struct part *p, const struct model *m, bool to_gguf
  * same. */
 static bool blocks_fit(const struct tensor *t, bool affine)
 {
+    const struct format *f = &formats[t->format];
     for (int64_t i = 0, n = t->cols / 32; i < n * t->rows * t->mats; i++) {
-        const struct block_i4m *b = (const struct block_i4m *)(const void *)tensor_at(t, i / n / t->rows, i / n % t->rows) + i % n;
-        bool d = f16_to_f32(f32_to_f16(b->d)) == b->d, m = f16_to_f32(f32_to_f16(b->m)) == b->m;
-        if (!d || !(affine ? m : b->m == -8 * b->d))
+        int8_t codes[32];
+        float scale, min;
+        f->to_codes(tensor_at(t, i / n / t->rows, i / n % t->rows) + i % n * f->block_bytes, codes, &scale, &min, f->block);
+        bool d = f16_to_f32(f32_to_f16(scale)) == scale, m = f16_to_f32(f32_to_f16(min)) == min;
+        if (!d || !(affine ? m : min == -8 * scale))
             return false;
     }
     return true;
@@ -269,9 +272,10 @@ static enum format_id faithful(const struct job *j, const struct tensor *t, bool
         return formats[t->format].quantized ? FORMAT_F32 : t->format;
     if (formats[t->format].ggml_type >= 0)
         return t->col_perm ? FORMAT_F32 : t->format;
-    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, false))
+    bool nibbles = format_unpacked_4(t->format) && !t->col_perm;
+    if (nibbles && blocks_fit(t, false))
         return FORMAT_Q4_0;
-    if (t->format == FORMAT_I4M && !t->col_perm && blocks_fit(t, true))
+    if (nibbles && blocks_fit(t, true))
         return FORMAT_Q4_1;
     job_warn(j, "%s: no GGUF type holds these %s values exactly; written as f32", t->name, formats[t->format].name);
     return FORMAT_F32;

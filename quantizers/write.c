@@ -45,14 +45,18 @@ static void measure(struct slab *s, int chunk, const float *x, const uint8_t *ro
 static bool repack_row(const struct part *p, int64_t row, uint8_t *out)
 {
     const struct tensor *t = p->source;
-    if (t->format != FORMAT_I4M || (p->to != FORMAT_Q4_0 && p->to != FORMAT_Q4_1))
+    const struct format *f = &formats[t->format];
+    if (!format_unpacked_4(t->format) || (p->to != FORMAT_Q4_0 && p->to != FORMAT_Q4_1))
         return false;
-    const struct block_i4m *b = (const void *)tensor_at(t, row / t->rows, row % t->rows);
-    for (int64_t i = 0; i < t->cols / 32; i++) {
-        struct block_q4_1 q = { f32_to_f16(b[i].d), f32_to_f16(b[i].m), { 0 } };
+    const uint8_t *b = tensor_at(t, row / t->rows, row % t->rows);
+    for (int64_t i = 0; i < t->cols; i += f->block, b += f->block_bytes) {
+        int8_t codes[32];
+        float d, m;
+        f->to_codes(b, codes, &d, &m, f->block);
+        struct block_q4_1 q = { f32_to_f16(d), f32_to_f16(m), { 0 } };
         int head = p->to == FORMAT_Q4_0 ? 2 : 4;
         memcpy(out, &q, (size_t)head);
-        memcpy(out + head, b[i].qs, 16);
+        memcpy(out + head, b + f->block_bytes - 16, 16);
         out += head + 16;
     }
     return true;

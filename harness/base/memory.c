@@ -17,7 +17,7 @@ void *mem_new(size_t count, size_t size, struct error *err)
     return p ? p : no_memory(count, size, err);
 }
 
-void *mem_new_aligned(size_t count, size_t size, struct error *err)
+void *mem_aligned(size_t count, size_t size, struct error *err)
 {
     if (size && count > (PTRDIFF_MAX - 64) / size)
         return no_memory(count, size, err);
@@ -25,7 +25,14 @@ void *mem_new_aligned(size_t count, size_t size, struct error *err)
     void *p = NULL;
     if (posix_memalign(&p, 64, bytes ? bytes : 64) != 0)
         return no_memory(count, size, err);
-    memset(p, 0, bytes ? bytes : 64);
+    return p;
+}
+
+void *mem_new_aligned(size_t count, size_t size, struct error *err)
+{
+    void *p = mem_aligned(count, size, err);
+    if (p && count && size)
+        memset(p, 0, (count * size + 63) / 64 * 64);
     return p;
 }
 

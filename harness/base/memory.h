@@ -13,6 +13,8 @@ void *mem_new(size_t count, size_t size, struct error *err);
 
 /* The same, aligned to 64 bytes (a cache line, a zmm register); free() releases it. */
 void *mem_new_aligned(size_t count, size_t size, struct error *err);
+/* The same, but with whatever bytes were there: for what is filled whole, by several threads. */
+void *mem_aligned(size_t count, size_t size, struct error *err);
 
 /* Make *array (of *cap elements of size bytes) hold at least need elements; grows by doubling. */
 bool mem_grow(void *array, size_t *cap, size_t need, size_t size, struct error *err);

@@ -86,6 +86,9 @@ static bool prompt_ids(const struct settings *s, const struct model *m, enum cha
     enum chat_mode mode = strcmp(s->chat, "on") == 0 ? CHAT_ON : strcmp(s->chat, "off") == 0 ? CHAT_OFF : CHAT_AUTO;
     if (!eval_chat_family(m, mode, family, err))
         return false;
+    if (*family == CHAT_NONE && (s->system || s->think))
+        return fail(err, STATUS_USAGE, "generate: %s needs a chat template; %s", s->system ? "--system" : "--think",
+                    mode == CHAT_OFF ? "--chat is off" : m->chat_template ? "the model's is of no known family" : "the model has none");
     if (*family == CHAT_NONE)
         return tokenizer_encode(m->tokenizer, s->prompt, strlen(s->prompt), !s->no_bos, s->special, ids, err);
     struct chat_turn turns[2] = { { "system", s->system }, { "user", s->prompt } };
@@ -150,48 +153,64 @@ int cmd_generate(const struct settings *s, struct error *err)
     engine_close(e);
     ids_free(&prompt);
     model_close(&m);
-    return ok ? EXIT_DONE : EXIT_FAILED;
+    return ok ? EXIT_DONE : err->status == STATUS_USAGE ? EXIT_USAGE : EXIT_FAILED;
 }
 
 /* ---- logits ---- */
 
-/* A window of logits at a time, so that a vocabulary of 262144 needs no more than about 64 MiB. */
-static bool write_sequence(struct engine *e, const int32_t *ids, int n, int vocab, float *buffer, int window,
-                           struct file_writer *w, struct error *err)
+/* Rows of logits held at once: a vocabulary of 262144 needs no more than about 64 MiB. */
+enum { MOST_ROWS = 512, LOGITS_FLOATS = 1 << 24 };
+
+struct logits_job {
+    struct engine *e;
+    int vocab, window;          /* rows of buffer */
+    float *buffer;
+    struct file_writer w;
+};
+
+/* count sequences of n ids side by side, which fit a window; or one, window after window. */
+static bool write_sequences(struct logits_job *j, const int32_t *ids, int count, int n, struct error *err)
 {
-    struct seq *seq = NULL;
-    if (!seq_open(&seq, e, NULL, err))
-        return false;
+    struct seq *seqs[MOST_ROWS] = { 0 };
+    struct span spans[MOST_ROWS];
     bool ok = true;
-    for (int at = 0; ok && at < n; at += window) {
-        int now = n - at < window ? n - at : window;
-        struct span span = { .seq = seq, .ids = ids + at, .n = now, .first_logits = 0 };
-        ok = engine_forward(e, &span, 1, buffer, err) &&
-             file_writer_add(w, buffer, (size_t)now * (size_t)vocab * sizeof *buffer, err);
+    for (int i = 0; ok && i < count; i++)
+        ok = seq_open(&seqs[i], j->e, NULL, err);
+    for (int at = 0; ok && at < n; at += j->window) {
+        int now = n - at < j->window ? n - at : j->window;
+        for (int i = 0; i < count; i++)
+            spans[i] = (struct span){ .seq = seqs[i], .ids = ids + (ptrdiff_t)i * n + at, .n = now, .first_logits = 0 };
+        ok = engine_forward(j->e, spans, count, j->buffer, err) &&
+             file_writer_add(&j->w, j->buffer, (size_t)count * (size_t)now * (size_t)j->vocab * sizeof *j->buffer, err);
     }
-    seq_close(seq);
+    for (int i = 0; i < count; i++)
+        seq_close(seqs[i]);
     return ok;
 }
 
 static bool write_logits(const struct settings *s, struct engine *e, int vocab, const int32_t *ids, size_t n, struct error *err)
 {
     size_t each = s->seq ? (size_t)s->seq : n;
-    if (n == 0 || n % each != 0)
+    if (n == 0)
+        return fail(err, STATUS_INPUT, "%s: no ids in it", s->ids_file);
+    if (n % each != 0)
         return fail(err, STATUS_INPUT, "%s: %zu ids, expected a multiple of --seq %zu", s->ids_file, n, each);
-    int window = (1 << 24) / vocab;
-    window = window < 1 ? 1 : window > 512 ? 512 : window;
-    float *buffer = mem_new((size_t)window * (size_t)vocab, sizeof *buffer, err);
-    struct file_writer w;
-    if (!buffer || !file_writer_open(&w, s->out, err))
-        return free(buffer), false;
+    int window = LOGITS_FLOATS / vocab;
+    struct logits_job j = { .e = e, .vocab = vocab, .window = window < 1 ? 1 : window > MOST_ROWS ? MOST_ROWS : window };
+    j.buffer = mem_new((size_t)j.window * (size_t)vocab, sizeof *j.buffer, err);
+    if (!j.buffer || !file_writer_open(&j.w, s->out, err))
+        return free(j.buffer), false;
     bool ok = true;
-    for (size_t at = 0; ok && at < n; at += each)
-        ok = write_sequence(e, ids + at, (int)each, vocab, buffer, window, &w, err);
+    size_t fit = (size_t)j.window / each, side_by_side = fit ? fit : 1;
+    for (size_t at = 0, count; ok && at < n / each; at += count) {
+        count = n / each - at < side_by_side ? n / each - at : side_by_side;
+        ok = write_sequences(&j, ids + at * each, (int)count, (int)each, err);
+    }
     if (ok)
-        ok = file_writer_commit(&w, err);
+        ok = file_writer_commit(&j.w, err);
     else
-        file_writer_discard(&w);
-    free(buffer);
+        file_writer_discard(&j.w);
+    free(j.buffer);
     return ok;
 }
 

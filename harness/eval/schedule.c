@@ -300,6 +300,11 @@ static void say_remarks(const struct run *r)
     char text[256];
     if (!r->options->note)
         return;
+    if (r->options->chat == CHAT_AUTO && r->model->chat_template && r->encoder.chat == CHAT_NONE) {
+        snprintf(text, sizeof text, "%s: %s has a chat template of no known family; it was asked without one, as with --chat off", r->task->spec.name,
+                 r->model->label);
+        r->options->note(r->options->note_ctx, text);
+    }
     if (r->n_too_long) {
         snprintf(text, sizeof text, "%s: %d of %d items do not fit the model's context of %d tokens; they are stored as \"too-long\", score 0",
                  r->task->spec.name, r->n_too_long, r->total, r->model->config.context);

@@ -45,10 +45,16 @@ void *files_own(struct model_files *f, uint64_t bytes, struct error *err)
 {
     if (!mem_grow(&f->owned, &f->owned_cap, f->n_owned + 1, sizeof *f->owned, err))
         return NULL;
-    void *p = bytes > SIZE_MAX ? NULL : mem_new_aligned((size_t)bytes, 1, err);
+    void *p = bytes > SIZE_MAX ? NULL : mem_aligned((size_t)bytes, 1, err);
     if (p)
         f->owned[f->n_owned++] = p;
     return p;
+}
+
+void files_disown(struct model_files *f, size_t n)
+{
+    while (f->n_owned > n)
+        free(f->owned[--f->n_owned]);
 }
 
 static int by_address(const void *a, const void *b)
@@ -79,8 +85,7 @@ void files_free(struct model_files *f)
         return;
     for (int i = 0; i < f->n_maps; i++)
         mapping_close(&f->maps[i]);
-    for (size_t i = 0; i < f->n_owned; i++)
-        free(f->owned[i]);
+    files_disown(f, 0);
     map_free(&f->raw_index);
     map_free(&f->kv_index);
     map_free(&f->tensor_index);

@@ -52,7 +52,8 @@ struct model_files {
 bool files_add_map(struct model_files *f, const char *path, struct mapping **out, struct error *err);
 bool files_add_raw(struct model_files *f, const struct raw_tensor *t, struct error *err);
 struct raw_tensor *files_raw(const struct model_files *f, const char *name);
-void *files_own(struct model_files *f, uint64_t bytes, struct error *err);     /* 64-byte aligned, zeroed */
+void *files_own(struct model_files *f, uint64_t bytes, struct error *err);     /* 64-byte aligned, to be filled */
+void files_disown(struct model_files *f, size_t n);     /* free all but the first n owned */
 /* No two raw tensors of one file share bytes; none has a zero dimension. */
 bool files_check_overlap(struct model_files *f, struct error *err);
 void files_free(struct model_files *f);
@@ -107,6 +108,7 @@ struct slot {                   /* one tensor that the config calls for */
     char hf[96];                /* Hugging Face name without prefix, "" if generated; "%d" left for the expert number */
     bool per_expert;
     bool norm;
+    bool any_scale;             /* unpacked blocks of 4 bits take the form that holds every scale, so that experts agree */
     int64_t rows, cols, mats;
 };
 enum { LAYOUT_SPLIT_EXPERTS = 1, LAYOUT_ROPE_FREQS = 2 };

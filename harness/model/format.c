@@ -196,6 +196,8 @@ const struct format formats[FORMAT_COUNT] = {
     [FORMAT_Q1_0]    = { "q1_0",    41, 128,  18,  INTEGER(q1_0),    SUB(32, 4) },
     [FORMAT_Q2_0]    = { "q2_0",    42,  64,  18,  INTEGER(q2_0),    SUB(32, 4) },
     [FORMAT_I4M]     = { "i4m",     -1,  32,  24,  INTEGER(i4m),     SUB(32, 4), MINS },
+    [FORMAT_I4Z]     = { "i4z",     -1,  32,  19,  INTEGER(i4z),     SUB(32, 4), MINS },
+    [FORMAT_I4H]     = { "i4h",     -1,  32,  20,  INTEGER(q4_1),    SUB(32, 4), MINS },
     [FORMAT_I8M]     = { "i8m",     -1,  32,  40,  i8m_row, .to_codes = i8m_codes, .quantized = true, SUB(32, 8), MINS },
     [FORMAT_NF4]     = { "nf4",     -1,  32,  20,  nf4_row, .quantized = true },
     [FORMAT_FP4]     = { "fp4",     -1,  32,  20,  fp4_row, .quantized = true },

@@ -18,8 +18,9 @@ enum format_id {
     FORMAT_IQ2_XXS, FORMAT_IQ2_XS, FORMAT_IQ2_S, FORMAT_IQ3_XXS, FORMAT_IQ3_S, FORMAT_IQ1_S, FORMAT_IQ1_M,
     FORMAT_TQ1_0, FORMAT_TQ2_0, FORMAT_MXFP4, FORMAT_NVFP4, FORMAT_Q1_0, FORMAT_Q2_0,
     /* Unpacked forms of other checkpoint layouts, lossless: value = scale * code + min, f32 scale and min. */
-    FORMAT_I4M,         /* 32 elements: f32 scale, f32 min, 16 bytes (low nibble j, high nibble j + 16): GPTQ, AWQ,
-                           compressed-tensors, torchao, MLX 2 and 4 bit */
+    FORMAT_I4M,         /* 32 elements: f32 scale, f32 min, 16 bytes (low nibble j, high nibble j + 16): layouts of up to 4 bits */
+    FORMAT_I4Z,         /* the same where f16 holds every scale, and min = -scale * zero: f16 scale, u8 zero, 16 bytes */
+    FORMAT_I4H,         /* the same where f16 holds every scale and min: f16 scale, f16 min, 16 bytes (the block of q4_1) */
     FORMAT_I8M,         /* 32 elements: f32 scale, f32 min, 32 x u8: 8-bit layouts */
     FORMAT_NF4,         /* 32 elements: f32 absmax, 16 bytes (nibbles as I4M): bitsandbytes nf4 */
     FORMAT_FP4,         /* likewise, bitsandbytes' fp4 values */
@@ -52,6 +53,12 @@ bool format_by_ggml_type(int ggml_type, enum format_id *out);
 /* "q4_0_4_4 (retired: re-quantize from q4_0)", or NULL if the id is unknown or supported. */
 const char *format_refusal(int ggml_type);
 
+/* An unpacked form of up to 4 bits: scale and min, then 16 bytes of nibbles. */
+static inline bool format_unpacked_4(enum format_id f)
+{
+    return f == FORMAT_I4M || f == FORMAT_I4Z || f == FORMAT_I4H;
+}
+
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);       /* round to nearest even */
 float bf16_to_f32(uint16_t h);
@@ -72,6 +79,7 @@ struct block_q6_k { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; };
 struct block_iq4_nl { uint16_t d; uint8_t qs[16]; };
 struct block_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; };
 struct block_i4m { float d, m; uint8_t qs[16]; };
+struct block_i4z { uint8_t d[2], zero, qs[16]; };
 struct block_i8m { float d, m; uint8_t qs[32]; };
 struct block_nf4 { float absmax; uint8_t qs[16]; };
 struct block_f8 { float d; uint8_t qs[32]; };
@@ -86,7 +94,7 @@ _Static_assert(sizeof(struct block_q4_k) == 144, "on-disk layout");
 _Static_assert(sizeof(struct block_q5_k) == 176, "on-disk layout");
 _Static_assert(sizeof(struct block_q6_k) == 210, "on-disk layout");
 _Static_assert(sizeof(struct block_iq4_xs) == 136, "on-disk layout");
-_Static_assert(sizeof(struct block_i4m) == 24 && sizeof(struct block_i8m) == 40 && sizeof(struct block_nf4) == 20 &&
+_Static_assert(sizeof(struct block_i4m) == 24 && sizeof(struct block_i4z) == 19 && sizeof(struct block_i8m) == 40 && sizeof(struct block_nf4) == 20 &&
                sizeof(struct block_f8) == 36, "unpacked layouts");
 
 /* Code values (index 0..15): bitsandbytes nf4 and fp4, ggml's iq4_nl. */

@@ -285,3 +285,11 @@ static void i4m_block(const uint8_t *b, int8_t *codes, float *scale, float *min)
     split_nibbles(b + 8, 16, 0, codes);
 }
 INTEGER_FORMAT(i4m, 32, 24, 32, 1)
+
+static void i4z_block(const uint8_t *b, int8_t *codes, float *scale, float *min)
+{
+    *scale = load_f16(b);
+    *min = -(*scale * (float)b[2]);
+    split_nibbles(b + 3, 16, 0, codes);
+}
+INTEGER_FORMAT(i4z, 32, 19, 32, 1)

@@ -112,14 +112,16 @@ static bool weight_tensor(struct model_files *f, struct packed *p, const char *h
     return plain_tensor(f, r, s, t, err);
 }
 
-/* Experts kept as one matrix each stay where they are. */
+/* Experts kept as one matrix each stay where they are; unpacked ones whose blocks differ are unpacked again. */
 static bool expert_stack(struct model_files *f, struct packed *p, const struct slot *s, struct tensor *t, struct error *err)
 {
     const uint8_t **parts = arena_new(&f->arena, (size_t)s->mats * sizeof *parts, err);
+    const struct tensor blank = *t;
     struct slot one = *s;
+    size_t owned = f->n_owned;
     one.mats = 1;
     for (int64_t e = 0; parts && e < s->mats; e++) {
-        struct tensor part = *t;
+        struct tensor part = blank;
         const char *percent = strstr(s->hf, "%d");
         char hf[128];
         snprintf(hf, sizeof hf, "%.*s%d%s", (int)(percent - s->hf), s->hf, (int)e, percent + 2);
@@ -128,6 +130,11 @@ static bool expert_stack(struct model_files *f, struct packed *p, const struct s
         if (e == 0) {
             *t = part;
             t->bytes = part.bytes * (uint64_t)s->mats;
+        } else if (part.format != t->format && format_unpacked_4(part.format) && format_unpacked_4(t->format)) {
+            files_disown(f, owned);
+            one.any_scale = true;
+            e = -1;
+            continue;
         } else if (part.format != t->format || part.col_perm || t->col_perm)
             return fail(err, STATUS_UNSUPPORTED, "%s: experts of %s differ in their format or column order", f->metadata_path, s->name);
         parts[e] = part.data;
@@ -211,6 +218,34 @@ static bool bind_all(struct model *m, struct packed *p, const struct arch *a, st
 
 /* ---- the folder ---- */
 
+/* Among several named templates, the one that is used when nothing else is said. */
+static const char *default_template(const cJSON *t)
+{
+    const cJSON *e;
+    if (cJSON_IsString(t))
+        return t->valuestring;
+    cJSON_ArrayForEach(e, t) {
+        const cJSON *name = json_get(e, "name"), *text = json_get(e, "template");
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, "default") && cJSON_IsString(text))
+            return text->valuestring;
+    }
+    return NULL;
+}
+
+/* Key "chat_template" of a file that need not be there. */
+static void template_in(struct model *m, const char *dir, const char *file)
+{
+    struct text path = { 0 };
+    path_join(&path, dir, file);
+    cJSON *json = text_ok(&path, NULL) && file_exists(text_str(&path)) ? json_parse_file(text_str(&path), MAX_CONFIG, NULL) : NULL;
+    const char *t = json ? default_template(json_get(json, "chat_template")) : NULL;
+    if (t)
+        m->chat_template = arena_str(&m->files->arena, t, strlen(t), NULL);
+    cJSON_Delete(json);
+    text_free(&path);
+}
+
+/* chat_template.json is where processors of multimodal models kept theirs. */
 static bool read_template(struct model *m, const char *dir, struct error *err)
 {
     struct text path = { 0 }, text = { 0 };
@@ -220,13 +255,9 @@ static bool read_template(struct model *m, const char *dir, struct error *err)
         ok = file_read(text_str(&path), 1 << 20, &text, err);
         m->chat_template = ok ? arena_str(&m->files->arena, text_str(&text), text.len, err) : NULL;
     } else if (ok) {
-        text_clear(&path);
-        path_join(&path, dir, "tokenizer_config.json");
-        cJSON *json = text_ok(&path, NULL) && file_exists(text_str(&path)) ? json_parse_file(text_str(&path), MAX_CONFIG, NULL) : NULL;
-        const cJSON *t = json ? json_get(json, "chat_template") : NULL;
-        if (cJSON_IsString(t))
-            m->chat_template = arena_str(&m->files->arena, t->valuestring, strlen(t->valuestring), NULL);
-        cJSON_Delete(json);
+        template_in(m, dir, "tokenizer_config.json");
+        if (!m->chat_template)
+            template_in(m, dir, "chat_template.json");
     }
     text_free(&path);
     text_free(&text);

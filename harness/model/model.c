@@ -89,7 +89,7 @@ static const struct scale_places {
     [FORMAT_IQ2_XXS] = { 1, 2, { 0 } },  [FORMAT_IQ2_XS] = { 1, 2, { 0 } },    [FORMAT_IQ2_S] = { 1, 2, { 0 } },   [FORMAT_IQ3_XXS] = { 1, 2, { 0 } },
     [FORMAT_IQ3_S] = { 1, 2, { 0 } },    [FORMAT_IQ1_S] = { 1, 2, { 0 } },     [FORMAT_TQ1_0] = { 1, 2, { 52 } },  [FORMAT_TQ2_0] = { 1, 2, { 64 } },
     [FORMAT_Q1_0] = { 1, 2, { 0 } },     [FORMAT_Q2_0] = { 1, 2, { 0 } },
-    [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
+    [FORMAT_I4Z] = { 1, 2, { 0 } },      [FORMAT_I4H] = { 2, 2, { 0, 2 } },   [FORMAT_I4M] = { 2, 4, { 0, 4 } },   [FORMAT_I8M] = { 2, 4, { 0, 4 } },     [FORMAT_NF4] = { 1, 4, { 0 } },       [FORMAT_FP4] = { 1, 4, { 0 } },
     [FORMAT_F8] = { 1, 4, { 0 } },       [FORMAT_F4] = { 2, 4, { 0, 4 } },
 };
 

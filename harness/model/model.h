@@ -3,8 +3,8 @@
  * Opens GGUF files and Hugging Face folders (or a lone .safetensors beside its config.json).  Files are
  * memory-mapped and tensors point into them where the bytes can be used as they are; tensors whose layout
  * had to be unpacked (GPTQ, AWQ, bitsandbytes, MLX, compressed-tensors ...) own their bytes, exactly the
- * same values.  Everything dies with model_close().  Nothing changes after model_open(), so threads may
- * share a model.  Whatever the source, tensors carry GGUF names ("blk.0.attn_q.weight") and the config is
+ * same values, which a thread for each processor unpacks.  Everything dies with model_close().  Nothing
+ * changes after model_open(), so threads may share a model.  Whatever the source, tensors carry GGUF names ("blk.0.attn_q.weight") and the config is
  * the same struct; the engine asks for a tensor by name and shape and gets exactly that or an error, so a
  * wrong file fails while loading, never halfway through a run. */
 #ifndef QDELTA_MODEL_H

@@ -1,6 +1,6 @@
 /* packed.c - quantized Hugging Face checkpoints: which layout it is, and what all layouts share.
  *
- * Values are kept exactly: a matrix becomes blocks of codes with an f32 scale and min (format.h, I4M and I8M) or a
+ * Values are kept exactly: a matrix becomes blocks of codes with a scale and min (format.h, I4Z, I4H, I4M and I8M) or a
  * codebook block (NF4, FP4, MXFP4, NVFP4, F8).  Layouts that we do not read are refused by name, with the reason. */
 #include "packed.h"
 
@@ -11,6 +11,7 @@ enum { TILE_ROWS = 64 };
 
 struct packed {
     struct packed_rules rules;
+    struct pool *pool;
     bool (*load)(struct module *m, struct tensor *t, bool *found);
     cJSON *owned;               /* quantize_config.json */
 };
@@ -130,19 +131,170 @@ static int64_t block_group(const struct module *m, const int32_t *k)
     return group_of(m, k[0]);
 }
 
-static void put_block(uint8_t *out, bool wide, const uint8_t *codes, float scale, float min)
+/* ---- by rows, on all threads ---- */
+
+enum { JOBS = 64 };
+
+struct unpacking {
+    const struct module *m;
+    const struct tensor *t;
+    uint8_t *data;
+    unpack_rows *rows;
+    int64_t rows_a_job;
+    bool bad[JOBS];
+};
+
+static bool unpack_part(const struct unpacking *u, int i, struct error *err)
+{
+    struct module m = *u->m;
+    int64_t first = i * u->rows_a_job, last = first + u->rows_a_job;
+    m.err = err;
+    return u->rows(&m, u->t, u->data, first, last < m.rows ? last : m.rows);
+}
+
+static void unpack_job(void *ctx, int i, int thread)
+{
+    struct unpacking *u = ctx;
+    struct error ignored;
+    (void)thread;
+    u->bad[i] = !unpack_part(u, i, &ignored);
+}
+
+/* All rows by whole tiles; the first part that fails is done again for what it says. */
+static bool unpack_all(struct module *m, const struct tensor *t, uint8_t *data, unpack_rows *rows)
+{
+    int64_t tiles = (m->rows + TILE_ROWS - 1) / TILE_ROWS, a_job = (tiles + JOBS - 1) / JOBS;
+    struct unpacking u = { m, t, data, rows, a_job * TILE_ROWS, { 0 } };
+    int jobs = (int)((tiles + a_job - 1) / a_job);
+    pool_run(m->pool, jobs, unpack_job, &u);
+    for (int i = 0; i < jobs; i++)
+        if (u.bad[i])
+            return unpack_part(&u, i, m->err);
+    return true;
+}
+
+bool unpack_tensor(struct module *m, struct tensor *t, unpack_rows *rows)
+{
+    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
+    uint8_t *data = files_own(m->f, t->bytes, m->err);
+    t->data = data;
+    if (!data || !unpack_all(m, t, data, rows))
+        return false;
+    for (int i = 0; m->weight && i < m->f->n_maps; i++)
+        if (mapping_forget(&m->f->maps[i], m->weight->data, m->weight->bytes))
+            break;
+    return true;
+}
+
+/* ---- codes with a scale and min ---- */
+
+static bool is_f16(float x)
+{
+    return f16_to_f32(f32_to_f16(x)) == x;
+}
+
+/* The zero point by which min = -(scale * zero), if it is a byte. */
+static bool zero_of(float scale, float min, uint8_t *zero)
+{
+    float z = scale != 0 ? -min / scale : 0;
+    if (!(z >= 0 && z <= 255))
+        return false;
+    *zero = (uint8_t)(z + 0.5f);
+    float back = -(scale * (float)*zero);
+    return memcmp(&back, &min, sizeof back) == 0;      /* 0 and -0 are two */
+}
+
+static bool fits_zero(float scale, float min)
+{
+    uint8_t zero;
+    return is_f16(scale) && zero_of(scale, min, &zero);
+}
+
+static bool fits_halves(float scale, float min)
+{
+    return is_f16(scale) && is_f16(min);
+}
+
+static void put_zero(uint8_t *out, float scale, float min)
+{
+    uint16_t d = f32_to_f16(scale);
+    memcpy(out, &d, 2);
+    zero_of(scale, min, out + 2);
+}
+
+static void put_halves(uint8_t *out, float scale, float min)
+{
+    uint16_t d[2] = { f32_to_f16(scale), f32_to_f16(min) };
+    memcpy(out, d, 4);
+}
+
+static void put_floats(uint8_t *out, float scale, float min)
 {
     memcpy(out, &scale, 4);
     memcpy(out + 4, &min, 4);
+}
+
+/* Blocks of 32, the smallest first; NULL: whatever the numbers are. */
+static const struct block_kind {
+    enum format_id format;
+    int head;                   /* bytes before the codes */
+    bool (*fits)(float scale, float min);
+    void (*put)(uint8_t *out, float scale, float min);
+} block_kinds[] = {
+    { FORMAT_I4Z, 3, fits_zero, put_zero },
+    { FORMAT_I4H, 4, fits_halves, put_halves },
+    { FORMAT_I4M, 8, NULL, put_floats },
+    { FORMAT_I8M, 8, NULL, put_floats },
+};
+
+static const struct block_kind *kind_of(enum format_id f)
+{
+    const struct block_kind *k = block_kinds;
+    while (k->format != f)
+        k++;
+    return k;
+}
+
+/* Do the numbers of rows first .. last - 1 fit t->format?  Those that are not finite do not. */
+static bool scales_fit(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last)
+{
+    bool (*fits)(float scale, float min) = kind_of(t->format)->fits;
+    bool ok = true;
+    (void)data;
+    for (int64_t n = first; n < last && ok; n++)
+        for (int64_t g = 0; g < m->groups && ok; g++) {
+            float scale, min;
+            m->scales(m, n, g, &scale, &min);
+            ok = fits(scale, min);
+        }
+    return ok;
+}
+
+static enum format_id smallest_format(struct module *m, struct tensor *t)
+{
+    struct module quiet = *m;
+    struct error ignored;
+    quiet.err = &ignored;
+    for (const struct block_kind *k = block_kinds; m->bits <= 4 && !m->slot->any_scale && k->fits; k++) {
+        t->format = k->format;
+        if (unpack_all(&quiet, t, NULL, scales_fit))
+            return k->format;
+    }
+    return m->bits <= 4 ? FORMAT_I4M : FORMAT_I8M;
+}
+
+static void put_codes(uint8_t *out, bool wide, const uint8_t *codes)
+{
     if (wide)
-        memcpy(out + 8, codes, 32);
+        memcpy(out, codes, 32);
     for (int j = 0; !wide && j < 16; j++)
-        out[8 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
+        out[j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
 }
 
 /* Column block b of rows first .. last - 1. */
-static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, int64_t b, int64_t first, int64_t last)
+static bool unpack_columns(const struct module *m, const struct tensor *t, uint8_t *data, int64_t b, int64_t first, int64_t last)
 {
+    const struct block_kind *kind = kind_of(t->format);
     int32_t k[32];
     int64_t row_bytes = format_row_bytes(t->format, m->cols);
     for (int i = 0; i < 32; i++)
@@ -158,30 +310,36 @@ static bool unpack_columns(struct module *m, struct tensor *t, uint8_t *data, in
         if (!isfinite(scale) || !isfinite(min))
             return fail(m->err, STATUS_FORMAT, "%s: %s, row %lld, group %lld: the scale is not a finite number", m->f->metadata_path, m->base,
                         (long long)n, (long long)g);
-        put_block(data + n * row_bytes + b * formats[t->format].block_bytes, m->bits > 4, codes, scale, min);
+        uint8_t *out = data + n * row_bytes + b * formats[t->format].block_bytes;
+        kind->put(out, scale, min);
+        put_codes(out + kind->head, m->bits > 4, codes);
     }
     return true;
 }
 
-bool unpack_matrix(struct module *m, struct tensor *t)
+/* Some rows at a time: layouts that pack along rows and along columns both find their memory in the cache. */
+static bool unpack_tiles(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last)
 {
-    t->format = m->bits > 4 ? FORMAT_I8M : FORMAT_I4M;
-    if (m->cols % 32 || (!m->g_idx && (m->group < 1 || m->group % 32)))
-        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld in groups of %lld; both must be multiples of 32", m->f->metadata_path, m->base,
-                    (long long)m->cols, (long long)m->group);
-    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
-    uint8_t *data = files_own(m->f, t->bytes, m->err);
-    bool ok = data && column_order(m, &t->col_perm);
-    m->run = !t->col_perm;
-    /* Some rows at a time: layouts that pack along rows and along columns both find their memory in the cache. */
-    for (int64_t n = 0; ok && n < m->rows; n += TILE_ROWS)
+    bool ok = true;
+    for (int64_t n = first; ok && n < last; n += TILE_ROWS)
         for (int64_t b = 0; ok && b < m->cols / 32; b++)
-            ok = unpack_columns(m, t, data, b, n, n + TILE_ROWS < m->rows ? n + TILE_ROWS : m->rows);
-    t->data = data;
+            ok = unpack_columns(m, t, data, b, n, n + TILE_ROWS < last ? n + TILE_ROWS : last);
     return ok;
 }
 
-static bool f8_block(struct module *m, int64_t n, int64_t k, uint8_t *out)
+bool unpack_matrix(struct module *m, struct tensor *t)
+{
+    if (m->cols % 32 || (!m->g_idx && (m->group < 1 || m->group % 32)))
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld in groups of %lld; both must be multiples of 32", m->f->metadata_path, m->base,
+                    (long long)m->cols, (long long)m->group);
+    if (!column_order(m, &t->col_perm))
+        return false;
+    m->run = !t->col_perm;
+    t->format = smallest_format(m, t);
+    return unpack_tensor(m, t, unpack_tiles);
+}
+
+static bool f8_block(const struct module *m, int64_t n, int64_t k, uint8_t *out)
 {
     const uint8_t *codes = m->weight->data + n * m->cols + k;
     float scale, min;
@@ -197,19 +355,22 @@ static bool f8_block(struct module *m, int64_t n, int64_t k, uint8_t *out)
     return true;
 }
 
+static bool f8_rows(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last)
+{
+    uint8_t *out = data + first * format_row_bytes(t->format, m->cols);
+    for (int64_t i = first * m->cols; i < last * m->cols; i += 32, out += sizeof(struct block_f8))
+        if (!f8_block(m, i / m->cols, i % m->cols, out))
+            return false;
+    return true;
+}
+
 bool unpack_f8(struct module *m, struct tensor *t)
 {
     t->format = FORMAT_F8;
     if (m->cols % 32 || m->group % 32)
         return fail(m->err, STATUS_UNSUPPORTED, "%s: %s: rows of %lld with scales for %lld columns; both must be multiples of 32", m->f->metadata_path,
                     m->base, (long long)m->cols, (long long)m->group);
-    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
-    uint8_t *data = files_own(m->f, t->bytes, m->err), *out = data;
-    bool ok = data != NULL;
-    for (int64_t i = 0; ok && i < m->rows * m->cols; i += 32, out += sizeof(struct block_f8))
-        ok = f8_block(m, i / m->cols, i % m->cols, out);
-    t->data = data;
-    return ok;
+    return unpack_tensor(m, t, f8_rows);
 }
 
 /* ---- which layout ---- */
@@ -453,12 +614,12 @@ bool packed_open(struct packed **out, struct model_files *f, const char *dir, st
     const cJSON *q = find_section(p, f, dir, err, &ok);
     ok = ok && (!q || pick_method(p, f, q, err));
     f->packed_method = ok ? p->rules.method : NULL;
-    return ok;
+    return ok && (!q || pool_open(&p->pool, 0, err));
 }
 
 bool packed_load(struct packed *p, struct model_files *f, const char *base, const struct slot *s, struct tensor *t, bool *found, struct error *err)
 {
-    struct module m = { .rules = &p->rules, .f = f, .base = base, .slot = s, .err = err, .rows = s->rows, .cols = s->cols };
+    struct module m = { .rules = &p->rules, .f = f, .base = base, .slot = s, .pool = p->pool, .err = err, .rows = s->rows, .cols = s->cols };
     *found = false;
     if (!p->load || s->mats != 1 || s->rows == 1)
         return true;
@@ -472,5 +633,6 @@ void packed_close(struct packed *p)
     if (!p)
         return;
     cJSON_Delete(p->owned);
+    pool_close(p->pool);
     free(p);
 }

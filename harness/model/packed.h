@@ -17,15 +17,17 @@ struct module {                 /* one packed matrix while it is read */
     struct model_files *f;
     const char *base;           /* "model.layers.0.self_attn.q_proj" */
     const struct slot *slot;
+    struct pool *pool;
     struct error *err;
     int64_t rows, cols;
     /* Filled by the loader. */
-    int bits;                   /* 1 to 8; up to 4 become I4M blocks, more I8M */
+    int bits;                   /* 1 to 8; up to 4 become I4Z, I4H or I4M blocks, more I8M */
     int64_t group, groups;      /* columns that share a scale; how many such groups a row has */
     int64_t row_block;          /* rows that share it, in byte layouts */
     const struct raw_tensor *weight, *scale, *zero, *g_idx;
     float global;               /* of NVFP4 with a scale for the matrix, by which those of the blocks are multiplied or divided */
     bool divide;
+    const void *more;           /* what else its functions need */
     bool run;                   /* columns stand in order: k[] is a run from a multiple of 32 on */
     /* codes of 32 columns k[] of row n; scale and min (value = scale * code + min) of group g of row n */
     void (*codes)(const struct module *m, int64_t n, const int32_t *k, uint8_t *out);
@@ -38,6 +40,10 @@ struct raw_tensor *module_part(const struct module *m, const char *suffix);
 bool module_need(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out);
 bool module_float(struct module *m, const char *suffix, int64_t d0, int64_t d1, const struct raw_tensor **out);
 float raw_float(const struct raw_tensor *r, int64_t i);
+/* Rows first .. last - 1 of t's blocks, which begin at data: on any thread, errors to m->err. */
+typedef bool unpack_rows(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last);
+/* Memory for t, of t->format, filled by rows on all threads; the source's pages of the weights may leave memory again. */
+bool unpack_tensor(struct module *m, struct tensor *t, unpack_rows *rows);
 bool unpack_matrix(struct module *m, struct tensor *t);
 bool unpack_f8(struct module *m, struct tensor *t);     /* weight: E4M3 bytes [rows x cols]; scales() gives their scales */
 bool bad_dtype(const struct module *m, const struct raw_tensor *r, const char *expected);       /* fails */

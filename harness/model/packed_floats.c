@@ -24,6 +24,15 @@ static void fp4_block(const struct module *m, const struct format *f, int64_t n,
     }
 }
 
+static bool fp4_rows(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last)
+{
+    const struct format *f = &formats[t->format];
+    uint8_t *out = data + first * format_row_bytes(t->format, m->cols);
+    for (int64_t i = first * m->cols; i < last * m->cols; i += f->block, out += f->block_bytes)
+        fp4_block(m, f, i / m->cols, i % m->cols, out);
+    return true;
+}
+
 static bool unpack_fp4(struct module *m, struct tensor *t, enum format_id id)
 {
     const struct format *f = &formats[id];
@@ -36,12 +45,7 @@ static bool unpack_fp4(struct module *m, struct tensor *t, enum format_id id)
             return fail(m->err, STATUS_FORMAT, "%s: %s[%lld] is 0x%02x, not a finite positive number", m->scale->file, m->scale->name, (long long)i,
                         m->scale->data[i]);
     t->format = id;
-    t->bytes = (uint64_t)(m->rows * format_row_bytes(id, m->cols));
-    uint8_t *out = files_own(m->f, t->bytes, m->err);
-    t->data = out;
-    for (int64_t i = 0; out && i < m->rows * m->cols; i += f->block, out += f->block_bytes)
-        fp4_block(m, f, i / m->cols, i % m->cols, out);
-    return t->data != NULL;
+    return unpack_tensor(m, t, fp4_rows);
 }
 
 /* ---- MLX: which mode, the shapes tell: a scale byte for 32 or for 16 elements of four bits, or for 32 of eight ---- */

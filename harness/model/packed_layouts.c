@@ -35,6 +35,12 @@ static void stream_codes(const struct module *m, int64_t first, int64_t stride, 
     uint64_t bits = 0;
     int64_t next = first + (int64_t)k[0] * m->bits / 32 * stride;
     int have = 0;
+    if (m->run && m->bits == 4) {       /* nearly all there are */
+        for (int i = 0; i < 32; i += 8, next += stride)
+            for (int j = 0; j < 8; j++)
+                out[i + j] = raw_word(r, next) >> 4 * j & 15;
+        return;
+    }
     for (int i = 0; i < 32 && !m->run; i++)
         out[i] = (uint8_t)raw_bits(r, first, stride, (int64_t)k[i] * m->bits, m->bits);
     for (int i = 0; i < 32 && m->run; i++, bits >>= m->bits, have -= m->bits) {
@@ -261,12 +267,12 @@ static bool bnb_parts(struct module *m, const cJSON *state, struct bnb *b)
     return b->absmax->type == RAW_U8 || fail(m->err, STATUS_FORMAT, "%s: nested absmax has dtype %s, expected U8", m->base, b->absmax->type_name);
 }
 
-static bool bnb_unpack(struct module *m, const struct bnb *b, const uint8_t *packed, struct tensor *t)
+static bool bnb_rows(const struct module *m, const struct tensor *t, uint8_t *data, int64_t first, int64_t last)
 {
-    t->bytes = (uint64_t)(m->rows * format_row_bytes(t->format, m->cols));
-    struct block_nf4 *out = files_own(m->f, t->bytes, m->err);
-    t->data = out;
-    for (int64_t i = 0; out && i < m->rows * m->cols; i += 32, out++) {
+    const struct bnb *b = m->more;
+    const uint8_t *packed = m->weight->data;
+    struct block_nf4 *out = (struct block_nf4 *)(void *)(data + first * format_row_bytes(t->format, m->cols));
+    for (int64_t i = first * m->cols; i < last * m->cols; i += 32, out++) {
         uint8_t codes[32];
         for (int j = 0; j < 32; j++)
             codes[j] = packed[(i + j) / 2] >> (j % 2 ? 0 : 4) & 15;
@@ -276,7 +282,7 @@ static bool bnb_unpack(struct module *m, const struct bnb *b, const uint8_t *pac
         if (!(out->absmax * 0 == 0))
             return fail(m->err, STATUS_FORMAT, "%s: %s: absmax %lld is not a finite number", m->f->metadata_path, m->base, (long long)(i / b->block));
     }
-    return t->data != NULL;
+    return true;
 }
 
 bool load_bitsandbytes(struct module *m, struct tensor *t, bool *found)
@@ -296,7 +302,9 @@ bool load_bitsandbytes(struct module *m, struct tensor *t, bool *found)
                   (long long)(m->rows * m->cols / 2));
     if (w)
         w->used = true;
-    ok = ok && bnb_unpack(m, &b, w->data, t);
+    m->weight = w;
+    m->more = &b;
+    ok = ok && unpack_tensor(m, t, bnb_rows);
     cJSON_Delete(state);
     return ok;
 }

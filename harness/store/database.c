@@ -169,14 +169,25 @@ static bool check_schema(struct store *s, struct error *err)
     return true;
 }
 
-/* A WAL database in a folder that cannot be written has no place for its -shm file.  Without a log beside it the
- * file alone is the whole truth and may be read as it lies. */
+/* Bytes of the log beside the database; -1: there is none. */
+static int64_t wal_bytes(const struct store *s)
+{
+    struct text wal = { 0 };
+    uint64_t bytes = 1;
+    text_printf(&wal, "%s-wal", s->path);
+    bool there = text_ok(&wal, NULL) && file_exists(text_str(&wal));
+    if (there)
+        file_size(text_str(&wal), &bytes, NULL);
+    text_free(&wal);
+    return there ? (int64_t)bytes : -1;
+}
+
+/* A WAL database in a folder that cannot be written has no place for its -shm file, and one that only others may write would
+ * keep ours.  Without a log beside it the file alone is the whole truth and may be read as it lies. */
 static bool reopen_immutable(struct store *s)
 {
-    struct text uri = { 0 }, wal = { 0 };
-    text_printf(&wal, "%s-wal", s->path);
-    uint64_t wal_bytes = 0;
-    bool pending = file_exists(text_str(&wal)) && (!file_size(text_str(&wal), &wal_bytes, NULL) || wal_bytes > 0);
+    struct text uri = { 0 };
+    bool pending = wal_bytes(s) > 0;
     text_puts(&uri, "file:");
     for (const char *p = s->path; *p; p++)
         if (strchr("%?#", *p))
@@ -190,17 +201,23 @@ static bool reopen_immutable(struct store *s)
         ok = sqlite3_open_v2(text_str(&uri), &s->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL) == SQLITE_OK;
     }
     text_free(&uri);
-    text_free(&wal);
     return ok;
 }
 
+/* The folder stays as it is found.  Only a connection that could write takes the -wal and -shm files away that reading makes, so
+ * this one can and is forbidden to; a log that was there before is a writer's, and stays. */
 static bool open_reading(struct store *s, struct error *err)
 {
     if (!file_exists(s->path))
         return fail(err, STATUS_IO, "%s: no such database (qdelta run makes it)", s->path);
-    if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK)
+    bool logged = wal_bytes(s) >= 0;
+    if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
         return db_fail(s, "open for reading", err);
+    if (sqlite3_db_readonly(s->db, "main") == 1 && !logged)
+        reopen_immutable(s);
     sqlite3_busy_timeout(s->db, BUSY_MS);
+    if (logged)
+        sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     int64_t tables;
     if (!query_int(s, "SELECT count(*) FROM sqlite_master", &tables, err)) {
         int code = sqlite3_errcode(s->db);
@@ -210,7 +227,7 @@ static bool open_reading(struct store *s, struct error *err)
     }
     if (tables == 0)
         return fail(err, STATUS_FORMAT, "%s: an empty database: no run was stored in it", s->path);
-    return check_schema(s, err);
+    return check_schema(s, err) && db_exec(s, "PRAGMA query_only = ON", err);
 }
 
 static bool make_folder(const char *path, struct error *err)

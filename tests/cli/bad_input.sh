@@ -42,6 +42,8 @@ expect "run with such a model" 1 "tokenizer" "$QDELTA" run -m "$tg" -t mmlu --da
 printf 'abc' >"$work/ids.i32"
 expect "ids that are not int32" 1 "ids.i32: 3 bytes" "$QDELTA" logits "$tg" --ids "$work/ids.i32" -o "$work/o.f32"
 printf '\377\377\377\177' >"$work/ids.i32"
+: >"$work/none.i32"
+expect "no ids" 1 "none.i32: no ids" "$QDELTA" logits "$tg" --ids "$work/none.i32" -o "$work/o.f32"
 expect "an id beyond the vocabulary" 1 "2147483647" "$QDELTA" logits "$tg" --ids "$work/ids.i32" -o "$work/o.f32"
 
 # ---- tasks ----

@@ -54,6 +54,18 @@ gen "$work/plain.gguf" --prompt the --chat auto >"$work/auto"
 check "--chat on asks what the template says, BOS once" cmp "$work/on" "$work/by_hand"
 check "--chat on differs from off" sh -c "! cmp -s $work/on $work/off"
 check "without a template auto is off" cmp "$work/auto" "$work/off"
+expect "--system with --chat off" 2 "--system needs a chat template; --chat is off" gen "$work/gemma.gguf" --prompt the --chat off --system be
+expect "--think without a template" 2 "--think needs a chat template; the model has none" gen "$work/plain.gguf" --prompt the --think
+expect "--system, unknown template" 2 "--system needs .* of no known family" gen "$work/strange.gguf" --prompt the --system be
+json=$(printf '%s' "$known" | sed 's/"/\\"/g')
+strange='{"name":"tool_use","template":"[INST]"}'
+echo "{\"chat_template\":[$strange,{\"name\":\"default\",\"template\":\"$json\"}]}" >"$hf/tokenizer_config.json"
+check "the default one of several templates" sh -c "'$QDELTA' generate '$hf' --prompt the --chat on -n 6 --ids --quiet | cmp - '$work/on'"
+echo "{\"chat_template\":[$strange]}" >"$hf/tokenizer_config.json"
+expect "several, none of them the default" 1 "no chat template" gen "$hf" --prompt the --chat on
+echo "{\"chat_template\":\"$json\"}" >"$hf/chat_template.json"
+check "a template in chat_template.json" sh -c "'$QDELTA' generate '$hf' --prompt the --chat on -n 6 --ids --quiet | cmp - '$work/on'"
+rm "$hf/chat_template.json" "$hf/tokenizer_config.json"
 expect "--chat on, unknown template" 1 "strange.gguf.*\[INST\].*gemma3" gen "$work/strange.gguf" --prompt the --chat on
 expect "--chat on, no template" 1 "plain.gguf.*no chat template" gen "$work/plain.gguf" --prompt the --chat on
 
@@ -68,6 +80,8 @@ check "auto asks what on asks" test "$(hashes "$work/gemma-auto.db")" = "$(hashe
 check "off asks something else" test "$(hashes "$work/gemma-auto.db")" != "$(hashes "$work/gemma-off.db")"
 check "off with a template is off without one" test "$(hashes "$work/strange-off.db")" = "$(hashes "$work/gemma-off.db")"
 check "auto with an unknown template is off" test "$(hashes "$work/strange-auto.db")" = "$(hashes "$work/strange-off.db")"
+expect "auto with an unknown template says so" 0 "m has a chat template of no known family" "$QDELTA" run -m "m=$work/strange.gguf" -t mmlu \
+    --data "$SHARED_DATA" --limit 2 --shots 0 --db "$work/said.db"
 check "there were hashes" test -n "$(hashes "$work/gemma-auto.db")"
 expect "run --chat on, unknown template" 1 "strange.gguf.*\[INST\]" "$QDELTA" run -m "m=$work/strange.gguf" -t mmlu --data "$SHARED_DATA" --limit 2 --quiet --db "$work/n.db" --chat on
 finish

@@ -122,7 +122,7 @@ static void test_gptq(void **state)
         tiny_start(&t, Q_PROJ ".weight");
         add_gptq(&t, &m, cases[i].v1, i != 1);
         tiny_write(&t, cases[i].config, NULL);
-        check_values(&t, &m, cases[i].bits == 8 ? FORMAT_I8M : FORMAT_I4M, cases[i].config);
+        check_values(&t, &m, cases[i].bits == 8 ? FORMAT_I8M : FORMAT_I4Z, cases[i].config);
         tiny_remove(&t);
     }
 }
@@ -149,7 +149,7 @@ static void test_awq(void **state)
     tiny_add(&t, Q_PROJ ".qzeros", "I32", G, N / 8, zeros, sizeof zeros);
     tiny_add(&t, Q_PROJ ".scales", "F16", G, N, scales, sizeof scales);
     tiny_write(&t, ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,\"version\":\"gemm\"}", NULL);
-    check_values(&t, &m, FORMAT_I4M, "awq");
+    check_values(&t, &m, FORMAT_I4Z, "awq");
     tiny_write(&t, ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,\"version\":\"gemv\"}", NULL);
     tiny_refused(t.dir, "gemv", "awq gemv");
     tiny_remove(&t);
@@ -187,7 +187,7 @@ static void compressed_case(int bits, bool symmetric, bool shuffled)
     tiny_write(&t, ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"config_groups\":"
                    "{\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"int\"}}}}", NULL);
     snprintf(what, sizeof what, "%d bits, symmetric %d, g_idx %d", bits, symmetric, shuffled);
-    check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4M, what);
+    check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4Z, what);
     tiny_remove(&t);
 }
 
@@ -235,7 +235,7 @@ static void test_mlx(void **state)
         if (bits == 7)
             tiny_refused(t.dir, "7 bits each", "mlx with 7 bits");
         else
-            check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4M, "mlx");
+            check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4Z, "mlx");
         tiny_write(&t, ",\"quantization\":{\"group_size\":32,\"bits\":8,\"mode\":\"mxfp6\"}", NULL);
         tiny_refused(t.dir, "mxfp6", "mlx mxfp6");
         tiny_remove(&t);
@@ -458,7 +458,7 @@ static void test_torchao(void **state)
     matrix_fill(&m, 4, false);
     add_int4(&t, &m);
     tiny_write(&t, torchao_config, int4);
-    check_values(&t, &m, FORMAT_I4M, "torchao Int4Tensor");
+    check_values(&t, &m, FORMAT_I4H, "torchao Int4Tensor");
     tiny_remove(&t);
     /* activations that it would round do not change the weights */
     static const char *const rounded[] = TORCHAO("{\"_type\": \"Int8Tensor\", \"_data\": {\"act_quant_kwargs\": {\"granularity\": 1}}}");
@@ -665,7 +665,7 @@ static void test_gemma(void **state)
         tiny_add(&t, Q_PROJ ".k_cache_scale", "F32", 1, 0, &activation, 4);
         tiny_add(&t, "model.embed_tokens.embedding_scale", "F32", TINY_VOCAB, 1, halves, sizeof halves);
         tiny_write(&t, config, NULL);
-        check_values(&t, &m, bits == 8 ? FORMAT_I8M : FORMAT_I4M, "gemma");
+        check_values(&t, &m, bits == 8 ? FORMAT_I8M : FORMAT_I4Z, "gemma");
         check_note(&t, bits == 4);
         t.e[t.n - 4].dims[1] = 2;
         t.e[t.n - 4].dims[0] = N / 2;
@@ -720,7 +720,7 @@ static void test_hqq(void **state)
         if (bits == 7)
             tiny_refused(t.dir, "7-bit", "hqq with 7 bits");
         else
-            check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4M, "hqq");
+            check_values(&t, &m, bits > 4 ? FORMAT_I8M : FORMAT_I4Z, "hqq");
         tiny_remove(&t);
     }
     for (int fault = 0; fault < 7; fault++) {
@@ -859,6 +859,110 @@ static void test_broken_parts(void **state)
     }
 }
 
+/* The numbers of one block among many decide how large all are; to the bit they stay what they were. */
+static void test_smallest_blocks(void **state)
+{
+    (void)state;
+    static const struct { float scale, min; enum format_id format; } cases[] = {
+        { 0.25f, -0.75f, FORMAT_I4Z },     { 0.25f, -63.75f, FORMAT_I4Z },  { -0.25f, 0.75f, FORMAT_I4Z },     { 0.25f, -0.0f, FORMAT_I4Z },
+        { 0, -0.0f, FORMAT_I4Z },          { 0.25f, 0, FORMAT_I4H },        { 0.25f, -64, FORMAT_I4H },        { 0.25f, -0.3125f, FORMAT_I4H },
+        { 0.25f, 0.25f, FORMAT_I4H },      { 0, 1, FORMAT_I4H },            { 0x1p-30f, -0x1p-30f, FORMAT_I4M }, { 0.25f, 0x1.0002p-3f, FORMAT_I4M },
+        { 0x1.002p0f, 0, FORMAT_I4M },     { 1e5f, 0, FORMAT_I4M },
+    };
+    enum { ODD = 5 * G + 1 };
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++) {
+        uint32_t weight[N * K / 8];
+        float scales[N * G], biases[N * G], row[K];
+        struct error err;
+        struct model m;
+        struct tiny t;
+        const struct tensor *q;
+        for (int i = 0; i < N * G; i++) {
+            scales[i] = i == ODD ? cases[c].scale : 0.25f;
+            biases[i] = i == ODD ? cases[c].min : -0.75f;
+        }
+        for (int i = 0; i < N * K / 8; i++)
+            weight[i] = (uint32_t)random_at(4, (uint64_t)i);
+        tiny_start(&t, Q_PROJ ".weight");
+        tiny_add(&t, Q_PROJ ".weight", "U32", N, K / 8, weight, sizeof weight);
+        tiny_add(&t, Q_PROJ ".scales", "F32", N, G, scales, sizeof scales);
+        tiny_add(&t, Q_PROJ ".biases", "F32", N, G, biases, sizeof biases);
+        tiny_write(&t, ",\"quantization\":{\"group_size\":32,\"bits\":4}", NULL);
+        MUST(model_open(&m, t.dir, false, &err));
+        MUST(model_tensor(&m, "blk.0.attn_q.weight", N, K, 1, &q, &err));
+        CHECK(q->format == cases[c].format, "%g, %g: %s", (double)cases[c].scale, (double)cases[c].min, formats[q->format].name);
+        for (int i = 0; i < N * K; i++) {
+            float want = scales[i / 32] * (float)(weight[i / 8] >> 4 * (i % 8) & 15) + biases[i / 32];
+            tensor_row(q, 0, i / K, row);
+            CHECK(memcmp(&row[i % K], &want, sizeof want) == 0, "%g, %g [%d]: %g, not %g", (double)cases[c].scale, (double)cases[c].min, i,
+                  (double)row[i % K], (double)want);
+        }
+        model_close(&m);
+        tiny_remove(&t);
+    }
+}
+
+static void add_expert(struct tiny *t, int e, const char *part, const uint32_t *weight, float bias)
+{
+    static char names[18][96];
+    static const char *const suffixes[] = { "weight", "scales", "biases" };
+    float numbers[2][N * G];
+    char (*name)[96] = names + 9 * e + 3 * (*part == 'u') + 6 * (*part == 'd');
+    for (int i = 0; i < N * G; i++) {
+        numbers[0][i] = 0.25f;
+        numbers[1][i] = i == N ? bias : -0.75f;
+    }
+    for (int s = 0; s < 3; s++) {
+        snprintf(name[s], sizeof name[s], "model.layers.0.mlp.experts.%d.%s_proj.%s", e, part, suffixes[s]);
+        tiny_add(t, name[s], s ? "F32" : "U32", N, s ? G : K / 8, s ? (const void *)numbers[s - 1] : weight, s ? sizeof numbers[0] : N * K / 2);
+    }
+}
+
+/* Experts of one stack whose numbers would fit blocks of different sizes take those that hold all. */
+static void test_experts_agree(void **state)
+{
+    (void)state;
+    static const struct { float bias[2]; enum format_id format; } cases[] = {
+        { { -0.75f, -0.75f }, FORMAT_I4Z }, { { -0.75f, 0x1.0002p-3f }, FORMAT_I4M }, { { -0.3125f, -0.75f }, FORMAT_I4M },
+    };
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++) {
+        struct tiny t;
+        struct error err;
+        struct model m;
+        const struct tensor *up;
+        uint32_t weight[N * K / 8];
+        float row[K];
+        for (int i = 0; i < N * K / 8; i++)
+            weight[i] = (uint32_t)random_at(4, (uint64_t)i);
+        tiny_start(&t, "model.layers.0.mlp.gate_proj.weight");
+        t.n -= 2;       /* up_proj, down_proj */
+        free(t.data[t.n]);
+        free(t.data[t.n + 1]);
+        tiny_add_f32(&t, "model.layers.0.mlp.gate.weight", 2, 64);
+        tiny_add_f32(&t, "model.layers.0.self_attn.q_norm.weight", 32, 0);
+        tiny_add_f32(&t, "model.layers.0.self_attn.k_norm.weight", 32, 0);
+        for (int e = 0; e < 2; e++) {
+            add_expert(&t, e, "gate", weight, -0.75f);
+            add_expert(&t, e, "up", weight, cases[c].bias[e]);
+            add_expert(&t, e, "down", weight, -0.75f);
+        }
+        tiny_write(&t, "", NULL);
+        tiny_put(&t, "config.json", "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":64,\"num_attention_heads\":2,"
+                 "\"num_key_value_heads\":1,\"head_dim\":32,\"intermediate_size\":64,\"moe_intermediate_size\":64,\"num_experts\":2,"
+                 "\"num_experts_per_tok\":1,\"norm_topk_prob\":true,\"vocab_size\":40,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,"
+                 "\"hidden_act\":\"silu\",\"tie_word_embeddings\":true,\"quantization\":{\"group_size\":32,\"bits\":4}}");
+        MUST(model_open(&m, t.dir, false, &err));
+        MUST(model_tensor(&m, "blk.0.ffn_up_exps.weight", 64, 64, 2, &up, &err));
+        CHECK(up->format == cases[c].format, "case %zu: %s", c, formats[up->format].name);
+        for (int e = 0; e < 2; e++) {
+            tensor_row(up, e, N / 2, row);
+            CHECK(row[0] == 0.25f * (float)(weight[N * K / 16] & 15) + cases[c].bias[e], "case %zu, expert %d: %g", c, e, (double)row[0]);
+        }
+        model_close(&m);
+        tiny_remove(&t);
+    }
+}
+
 static void test_mlx_folders(void **state)
 {
     (void)state;
@@ -894,7 +998,7 @@ int main(void)
         cmocka_unit_test(test_torchao_refusals), cmocka_unit_test(test_bytes), cmocka_unit_test(test_broken_bytes),
         cmocka_unit_test(test_mlx_fp8),    cmocka_unit_test(test_gemma),       cmocka_unit_test(test_hqq),   cmocka_unit_test(test_bitsandbytes),
         cmocka_unit_test(test_refused_methods), cmocka_unit_test(test_refusals), cmocka_unit_test(test_broken_parts),
-        cmocka_unit_test(test_mlx_folders),
+        cmocka_unit_test(test_smallest_blocks), cmocka_unit_test(test_experts_agree), cmocka_unit_test(test_mlx_folders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -344,6 +344,16 @@ static int child_reads(void)
     return 0;
 }
 
+static void expect_files(size_t want, const char *when)
+{
+    char **names;
+    size_t n;
+    struct error err;
+    MUST(dir_names(scratch_dir, &names, &n, &err));
+    CHECK(n == want, "%s: %zu files, expected %zu; the last is %s", when, n, want, n ? names[n - 1] : "(none)");
+    names_free(names, n);
+}
+
 static void test_read_only(void **state)
 {
     (void)state;
@@ -355,7 +365,71 @@ static void test_read_only(void **state)
     in_child(child_reads, "reading from a read-only folder");
     chmod(in_dir("a.db"), 0666);
     in_child(child_fails_to_write, "folder read-only");
+    chmod(scratch_dir, 0777);
+    in_child(child_reads, "reading what may be written");
+    expect_files(1, "after reading what may be written");
+    chmod(in_dir("a.db"), 0444);
+    in_child(child_reads, "reading a read-only file");
+    expect_files(1, "after reading a read-only file");
     chmod(scratch_dir, 0755);
+}
+
+static bool does(struct store *s, const char *sql)
+{
+    return sqlite3_exec(store_db(s), sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+static int child_dies_writing(void)
+{
+    struct error err = { 0 };
+    put_run(in_dir("b.db"), "q4", 0, 2, &err);
+    struct store *s = NULL;
+    return !store_open(&s, in_dir("b.db"), STORE_WRITE, &err) || !does(s, "UPDATE runs SET seed = 77");
+}
+
+/* Reading makes nothing, takes nothing away and changes nothing: beside a log that a killed run left, and beside a writer. */
+static void test_reading_leaves_no_trace(void **state)
+{
+    (void)state;
+    struct error err = { 0 };
+    struct store *s, *writer;
+    struct text before[2] = { { 0 } }, after[2] = { { 0 } };
+    MUST(put_run(in_dir("a.db"), "q4", 0, 5, &err));
+    MUST(file_read(in_dir("a.db"), 0, &before[0], &err));
+    expect_files(1, "before reading");
+    MUST(store_open(&s, in_dir("a.db"), STORE_READ, &err));
+    CHECK(count(s, "SELECT count(*) FROM items") == 5 && !does(s, "DELETE FROM items"), "a reader can write");
+    store_close(s);
+    MUST(file_read(in_dir("a.db"), 0, &after[0], &err));
+    CHECK(before[0].len == after[0].len && memcmp(before[0].data, after[0].data, before[0].len) == 0, "the file changed");
+    expect_files(1, "after reading");
+
+    MUST(store_open(&writer, in_dir("a.db"), STORE_WRITE, &err));
+    CHECK(does(writer, "UPDATE runs SET seed = 78"), "%s", sqlite3_errmsg(store_db(writer)));
+    MUST(store_open(&s, in_dir("a.db"), STORE_READ, &err));
+    CHECK(count(s, "SELECT seed FROM runs") == 78, "a writer's row is not seen");
+    store_close(s);
+    expect_files(3, "beside a writer");
+    CHECK(does(writer, "UPDATE runs SET seed = 79"), "%s", sqlite3_errmsg(store_db(writer)));
+    store_close(writer);
+    expect_files(1, "after the writer");
+
+    chmod(scratch_dir, 0777);
+    in_child(child_dies_writing, "writing and dying");
+    expect_files(4, "after a killed run");
+    text_clear(&before[0]);
+    text_clear(&after[0]);
+    MUST(file_read(in_dir("b.db"), 0, &before[0], &err) && file_read(in_dir("b.db-wal"), 0, &before[1], &err));
+    MUST(store_open(&s, in_dir("b.db"), STORE_READ, &err));
+    CHECK(count(s, "SELECT seed FROM runs") == 77, "a killed run's row is not seen");
+    store_close(s);
+    MUST(file_read(in_dir("b.db"), 0, &after[0], &err) && file_read(in_dir("b.db-wal"), 0, &after[1], &err));
+    for (int i = 0; i < 2; i++) {
+        CHECK(before[i].len == after[i].len && memcmp(before[i].data, after[i].data, before[i].len) == 0, "file %d changed", i);
+        text_free(&before[i]);
+        text_free(&after[i]);
+    }
+    expect_files(4, "after reading what a killed run left");
 }
 
 static void test_disk_full(void **state)
@@ -591,7 +665,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_rows_come_back), IN_FOLDER(test_journal_is_wal), IN_FOLDER(test_identity),
-        IN_FOLDER(test_same_item_twice), IN_FOLDER(test_bad_files),     IN_FOLDER(test_read_only),
+        IN_FOLDER(test_same_item_twice), IN_FOLDER(test_bad_files),     IN_FOLDER(test_read_only), IN_FOLDER(test_reading_leaves_no_trace),
         IN_FOLDER(test_disk_full),       IN_FOLDER(test_write_error),   IN_FOLDER(test_two_processes),
         IN_FOLDER(test_sigkill),         IN_FOLDER(test_merge),         IN_FOLDER(test_export_and_import),
         IN_FOLDER(test_bad_import),

@@ -135,7 +135,7 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
     __m256 sign = _mm256_set1_ps(negate ? -0.0f : 0.0f);
     for (int s = 0; s < subs; s++)
         for (int h = 0; h < 2; h++) {
-            if (l->scales == SCALES_F16) {
+            if (l->scales == SCALES_F16 || l->scales == SCALES_ZERO) {
                 _mm256_storeu_ps(out[s] + 8 * h, f16_at(in + 32 * s + 16 * h));
                 continue;
             }
@@ -143,6 +143,17 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
             index = _mm256_sub_epi32(index, _mm256_set1_epi32(index_bias));
             __m256 v = _mm256_mul_ps(f16_at(in + 16 * h), _mm256_cvtepi32_ps(index));
             _mm256_storeu_ps(out[s] + 8 * h, _mm256_xor_ps(v, sign));
+        }
+}
+
+/* Mins of SCALES_ZERO, from the scales expanded before. */
+static void expand_zeros(const uint8_t *in, int subs, struct expanded *e)
+{
+    for (int s = 0; s < subs; s++)
+        for (int i = 0; i < 16; i += 8) {
+            __m256 zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(in + 16 * s + i))));
+            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(e->scale[s] + i), zero);
+            _mm256_storeu_ps(e->min[s] + i, _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)));
         }
 }
 
@@ -155,8 +166,11 @@ static void expand_avx2(enum format_id id, const uint8_t *chunk, int blocks, boo
     (void)wide;
     expand_codes(l, chunk, blocks, out->codes);
     expand_scales(l, scales, subs, l->index_bias, false, out->scale);
-    if (f->has_min)
-        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+    const uint8_t *mins = scales + layout_scale_bytes(l, blocks, f->int_block);
+    if (l->scales == SCALES_ZERO)
+        expand_zeros(mins, subs, out);
+    else if (f->has_min)
+        expand_scales(l, mins, subs, 0, true, out->min);
 }
 
 /* ---- integer tiles: 8 rows x T, twice ---- */

@@ -195,7 +195,7 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
             _mm512_store_ps(out[2 * s], _mm512_loadu_ps(in + 64 * s));
         return;
     }
-    if (l->scales == SCALES_F16) {
+    if (l->scales == SCALES_F16 || l->scales == SCALES_ZERO) {
         for (int s = 0; s < subs; s++)
             _mm512_store_ps(out[2 * s], _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(in + 32 * s))));
         return;
@@ -205,6 +205,17 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
     for (int s = 0; s < subs; s++) {
         __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(in + 32 + 16 * s)));
         __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(index, _mm512_set1_epi32(index_bias))));
+        _mm512_store_si512(out[2 * s], _mm512_xor_si512(_mm512_castps_si512(v), sign));
+    }
+}
+
+/* Mins of SCALES_ZERO, from the scales expanded before. */
+static void expand_zeros(const uint8_t *in, int subs, const float (*scale)[16], float (*out)[16])
+{
+    const __m512i sign = _mm512_set1_epi32((int)0x80000000);
+    for (int s = 0; s < subs; s++) {
+        __m512 zero = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(in + 16 * s))));
+        __m512 v = _mm512_mul_ps(_mm512_load_ps(scale[2 * s]), zero);
         _mm512_store_si512(out[2 * s], _mm512_xor_si512(_mm512_castps_si512(v), sign));
     }
 }
@@ -235,8 +246,11 @@ static void begin_stripe_avx512(enum format_id id, struct stripe *s)
         for (int r = 0; r < 2 && s->scale; r++) {
             const uint8_t *scales = s->chunk[c][r] + layout_code_bytes(l, blocks);
             expand_scales(l, scales, subs, l->index_bias, false, &s->scale[at][r]);
-            if (f->has_min)
-                expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, &s->min[at][r]);
+            const uint8_t *mins = scales + layout_scale_bytes(l, blocks, f->int_block);
+            if (l->scales == SCALES_ZERO)
+                expand_zeros(mins, subs, (const float (*)[16])&s->scale[at][r], &s->min[at][r]);
+            else if (f->has_min)
+                expand_scales(l, mins, subs, 0, true, &s->min[at][r]);
         }
         at += subs;
     }

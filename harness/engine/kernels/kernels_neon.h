@@ -109,7 +109,7 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
     }
     for (int s = 0; s < subs; s++)
         for (int i = 0; i < 16; i += 4) {
-            if (l->scales == SCALES_F16) {
+            if (l->scales == SCALES_F16 || l->scales == SCALES_ZERO) {
                 vst1q_f32(out[s] + i, f16_at(in + 32 * s + 2 * i));
                 continue;
             }
@@ -121,6 +121,16 @@ static void expand_scales(const struct layout *l, const uint8_t *in, int subs, i
         }
 }
 
+/* Mins of SCALES_ZERO, from the scales expanded before. */
+static void expand_zeros(const uint8_t *in, int subs, struct expanded *e)
+{
+    for (int s = 0; s < subs; s++, in += 16)
+        for (int i = 0; i < 16; i += 4) {
+            const float zero[4] = { in[i], in[i + 1], in[i + 2], in[i + 3] };
+            vst1q_f32(e->min[s] + i, vnegq_f32(vmulq_f32(vld1q_f32(e->scale[s] + i), vld1q_f32(zero))));
+        }
+}
+
 static void expand_chunk(enum format_id id, const uint8_t *chunk, int blocks, bool wide, struct expanded *out)
 {
     const struct layout *l = layout_of(id);
@@ -129,8 +139,11 @@ static void expand_chunk(enum format_id id, const uint8_t *chunk, int blocks, bo
     const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
     expand_codes(l, chunk, blocks, wide, out->codes);
     expand_scales(l, scales, subs, l->index_bias, false, out->scale);
-    if (f->has_min)
-        expand_scales(l, scales + layout_scale_bytes(l, blocks, f->int_block), subs, 0, true, out->min);
+    const uint8_t *mins = scales + layout_scale_bytes(l, blocks, f->int_block);
+    if (l->scales == SCALES_ZERO)
+        expand_zeros(mins, subs, out);
+    else if (f->has_min)
+        expand_scales(l, mins, subs, 0, true, out->min);
 }
 
 /* ---- integer tiles: what follows the integer sums of a sub-block ---- */

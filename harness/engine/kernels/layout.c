@@ -19,6 +19,8 @@ static const struct layout layouts[FORMAT_COUNT] = {
     [FORMAT_IQ4_XS]  = { PLANE_4,  SCALES_INDEX, 128, true, .code_at = 8, .index_bias = 32, .lut = iq4_lut },
     [FORMAT_MXFP4]   = { PLANE_4,  SCALES_F32, 128, true, .code_at = 1, .lut = e2m1_lut },
     [FORMAT_I4M]     = { PLANE_4,  SCALES_F32,   0, true, .code_at = 8 },
+    [FORMAT_I4Z]     = { PLANE_4,  SCALES_ZERO,  0, true, .code_at = 3, .min_at = 2 },
+    [FORMAT_I4H]     = { PLANE_4,  SCALES_F16,   0, true, .code_at = 4, .min_at = 2 },
     [FORMAT_Q4_K]    = { PLANE_4K, SCALES_INDEX, 0, true, .code_at = 16, .min_at = 2 },
     [FORMAT_Q6_K]    = { PLANE_6K, SCALES_INDEX, 32, true, .scale_at = 208, .index_bias = 128 },
     [FORMAT_Q8_0]    = { PLANE_8,  SCALES_F16, 128, true, .code_at = 2, .flip = 0x80 },
@@ -51,14 +53,15 @@ size_t layout_code_bytes(const struct layout *l, int blocks)
 size_t layout_scale_bytes(const struct layout *l, int blocks, int sub)
 {
     size_t subs = (size_t)blocks * (size_t)(32 / sub);
-    return l->scales == SCALES_F16 ? subs * 32 : l->scales == SCALES_F32 ? subs * 64 : 32 + subs * 16;
+    static const size_t bytes[] = { [SCALES_F16] = 32, [SCALES_ZERO] = 32, [SCALES_F32] = 64, [SCALES_INDEX] = 16 };
+    return (l->scales == SCALES_INDEX ? 32 : 0) + subs * bytes[l->scales];
 }
 
 size_t layout_chunk_bytes(enum format_id f, int blocks)
 {
     const struct layout *l = layout_of(f);
-    return layout_code_bytes(l, blocks) +
-           layout_scale_bytes(l, blocks, formats[f].int_block) * (formats[f].has_min ? 2 : 1);
+    size_t scales = layout_scale_bytes(l, blocks, formats[f].int_block);
+    return layout_code_bytes(l, blocks) + scales + (!formats[f].has_min ? 0 : l->scales == SCALES_ZERO ? scales / 2 : scales);
 }
 
 int layout_blocks(int64_t cols, int chunk)
@@ -166,12 +169,12 @@ static void put_index_scales(const struct layout *l, enum format_id id, const ui
     }
 }
 
-/* f16 scales of every block and row. */
-static void put_f16_scales(const uint8_t *from, size_t row_bytes, int block_bytes, int rows, int n, uint8_t *out)
+/* f16 scales (size 2) or zeros (size 1) of every block and row. */
+static void put_scales(const uint8_t *from, size_t row_bytes, int block_bytes, int rows, int n, size_t size, uint8_t *out)
 {
-    for (int s = 0; s < n; s++, from += block_bytes, out += 32)
+    for (int s = 0; s < n; s++, from += block_bytes, out += TILE_ROWS * size)
         for (int r = 0; r < rows; r++)
-            memcpy(out + 2 * r, from + (size_t)r * row_bytes, 2);
+            memcpy(out + (size_t)r * size, from + (size_t)r * row_bytes, size);
 }
 
 static void put_f32_scales(const float *ws, int n, int r, uint8_t *out)
@@ -224,11 +227,12 @@ void layout_pack_chunk(const struct matrix *w, int mat, int row, int chunk, uint
     read_ahead(from, row_bytes, (size_t)format_row_bytes(id, blocks * 32), rows);
     if (l->raw)
         put_raw(w, l, from, blocks, rows, out);
-    if (l->scales == SCALES_F16)
-        put_f16_scales(from + l->scale_at, row_bytes, f->block_bytes, rows, blocks, scales);
-    if (l->scales == SCALES_F16 && mins)
-        put_f16_scales(from + l->min_at, row_bytes, f->block_bytes, rows, blocks, mins);
-    if (l->raw && l->scales == SCALES_F16)
+    bool halves = l->scales == SCALES_F16 || l->scales == SCALES_ZERO;
+    if (halves)
+        put_scales(from + l->scale_at, row_bytes, f->block_bytes, rows, blocks, 2, scales);
+    if (halves && mins)
+        put_scales(from + l->min_at, row_bytes, f->block_bytes, rows, blocks, l->scales == SCALES_F16 ? 2 : 1, mins);
+    if (l->raw && halves)
         return;
     for (int r = 0; r < rows; r++)
         put_row(l, id, from + (size_t)r * row_bytes, blocks, r, out, scales, mins);

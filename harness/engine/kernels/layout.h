@@ -21,6 +21,7 @@ enum code_plane { PLANE_NONE, PLANE_4, PLANE_4K, PLANE_6K, PLANE_8 };
 
 enum scale_plane {
     SCALES_F16,         /* [sub-block][16] f16 */
+    SCALES_ZERO,        /* the same, but as mins [sub-block][16] bytes: min = -(scale * byte) */
     SCALES_F32,         /* [sub-block][16] f32 */
     SCALES_INDEX,       /* f16 [16] of the chunk, then [sub-block][16] bytes: scale = f16 * (byte - index_bias) */
 };
@@ -31,7 +32,7 @@ struct layout {
     int bias;
     bool raw;                   /* code bytes of the file are the words' bytes; else packed from to_codes */
     int code_at;                /* raw: where the code bytes of a file block begin */
-    int scale_at, min_at;       /* f16 scale (and min) of a file block; mins are -(f16 * byte) with SCALES_INDEX */
+    int scale_at, min_at;       /* f16 scale (and min; a byte with SCALES_ZERO) of a file block; mins are -(f16 * byte) with SCALES_INDEX */
     int index_bias;
     const uint8_t *lut;         /* [16] nibble -> code + bias, or NULL */
     int flip;                   /* raw: code bytes are xored with this */
@@ -41,7 +42,7 @@ struct layout {
 const struct layout *layout_of(enum format_id f);
 
 size_t layout_code_bytes(const struct layout *l, int blocks);
-size_t layout_scale_bytes(const struct layout *l, int blocks, int sub);
+size_t layout_scale_bytes(const struct layout *l, int blocks, int sub);     /* of the scales; mins, where there are any, stand behind them */
 size_t layout_chunk_bytes(enum format_id f, int blocks);
 size_t layout_tile_bytes(enum format_id f, int64_t cols);
 int layout_blocks(int64_t cols, int chunk);     /* blocks of 32 in that chunk */
