@@ -10,16 +10,24 @@
 
 #include "memory.h"
 
-/* A round is one call of pool_run.  The ticket holds its number above and the next job below; a job is taken by
- * raising the ticket, so a thread that wakes late finds nothing left and nobody waits for it.  Between rounds the
- * ticket is closed (odd numbers, no job): whoever still reads the last round's job cannot take one of the next. */
+/* A round is one call of pool_run.  Its jobs fall into as many ranges as there are threads; a thread takes those of its
+ * own in order, so that what it reads follows on, then what is left of the others'.  A range's ticket holds the round's
+ * number above and the next job below; a job is taken by raising the ticket, so a thread that wakes late finds nothing
+ * left and nobody waits for it.  Between rounds tickets are closed (odd numbers, no job): whoever still reads the last
+ * round's job cannot take one of the next. */
+struct range {
+    _Alignas(64) _Atomic uint64_t ticket;
+    _Atomic uint32_t end;
+};
+
 struct pool {
     int threads;
     atomic_int in_use;          /* threads that take jobs */
     pthread_t *others;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    _Atomic uint64_t ticket;
+    struct range *ranges;       /* [threads opened] */
+    _Atomic uint32_t round;
     void (*_Atomic job)(void *, int, int);
     void *_Atomic ctx;
     atomic_int jobs, finished;  /* of this round */
@@ -53,16 +61,10 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static uint32_t round_of(uint64_t ticket)
-{
-    return (uint32_t)(ticket >> 32);
-}
-
 /* Has a round begun that the helper has not seen? */
 static bool begun(struct pool *p, uint32_t seen)
 {
-    uint32_t round = round_of(atomic_load(&p->ticket));
-    return (round != seen && round % 2 == 0) || atomic_load(&p->stop);
+    return atomic_load(&p->round) != seen || atomic_load(&p->stop);
 }
 
 static bool finished(struct pool *p, uint32_t unused)
@@ -85,22 +87,29 @@ static bool spin(struct pool *p, bool (*ready)(struct pool *, uint32_t), uint32_
     return false;
 }
 
-/* Take jobs of the running round until there are none. */
-static void work(struct pool *p, int thread)
+/* Take jobs of one range until there are none; returns how many. */
+static int work_range(struct pool *p, struct range *r, int thread)
 {
     int did = 0;
-    uint64_t t = atomic_load(&p->ticket);
+    uint64_t t = atomic_load(&r->ticket);
     for (;;) {
         void (*job)(void *, int, int) = atomic_load(&p->job);
         void *ctx = atomic_load(&p->ctx);
-        if ((uint32_t)t >= (uint32_t)atomic_load(&p->jobs))
-            break;
-        if (!atomic_compare_exchange_strong(&p->ticket, &t, t + 1))
+        if ((uint32_t)t >= atomic_load(&r->end))
+            return did;
+        if (!atomic_compare_exchange_strong(&r->ticket, &t, t + 1))
             continue;
         job(ctx, (int)(uint32_t)t, thread);
         did++;
-        t = atomic_load(&p->ticket);
+        t = atomic_load(&r->ticket);
     }
+}
+
+static void work(struct pool *p, int thread)
+{
+    int did = 0, ranges = atomic_load(&p->in_use);
+    for (int i = 0; i < ranges; i++)
+        did += work_range(p, &p->ranges[(thread + i) % ranges], thread);
     if (did)
         atomic_fetch_add(&p->finished, did);
 }
@@ -125,7 +134,7 @@ static void *thread_main(void *arg)
             sleep_until_round(p, seen);
         if (atomic_load(&p->stop))
             return NULL;
-        seen = round_of(atomic_load(&p->ticket));
+        seen = atomic_load(&p->round);
         if (s.thread < atomic_load(&p->in_use))
             work(p, s.thread);
         if (atomic_load(&p->waiting) && finished(p, 0)) {
@@ -154,7 +163,8 @@ bool pool_open(struct pool **out, int threads, struct error *err)
     p->threads = 1;
     int want = threads > 0 ? threads : cpu_count();
     p->others = mem_new((size_t)want, sizeof *p->others, err);
-    bool ok = p->others != NULL;
+    p->ranges = mem_new_aligned((size_t)want, sizeof *p->ranges, err);
+    bool ok = p->others && p->ranges;
     while (ok && p->threads < want) {
         struct start *s = mem_new(1, sizeof *s, err);
         ok = s != NULL;
@@ -191,6 +201,7 @@ void pool_close(struct pool *p)
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p->others);
+    free(p->ranges);
     free(p);
 }
 
@@ -206,13 +217,18 @@ void pool_use(struct pool *p, int n)
 
 static void round_begin(struct pool *p, int jobs, void (*job)(void *, int, int), void *ctx)
 {
-    uint32_t round = round_of(atomic_load(&p->ticket)) + 1;
-    atomic_store(&p->ticket, (uint64_t)round << 32 | UINT32_MAX);
+    uint64_t round = atomic_load(&p->round) + 2u, n = (uint64_t)atomic_load(&p->in_use);
+    for (int i = 0; i < p->threads; i++)
+        atomic_store(&p->ranges[i].ticket, (round - 1) << 32 | UINT32_MAX);
     atomic_store(&p->job, job);
     atomic_store(&p->ctx, ctx);
     atomic_store(&p->finished, 0);
     atomic_store(&p->jobs, jobs);
-    atomic_store(&p->ticket, (uint64_t)(round + 1) << 32);
+    for (uint64_t i = 0; i < n; i++) {
+        atomic_store(&p->ranges[i].end, (uint32_t)((uint64_t)jobs * (i + 1) / n));
+        atomic_store(&p->ranges[i].ticket, round << 32 | (uint64_t)jobs * i / n);
+    }
+    atomic_store(&p->round, (uint32_t)round);
     if (!atomic_load(&p->asleep))
         return;
     pthread_mutex_lock(&p->lock);

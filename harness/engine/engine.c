@@ -285,6 +285,17 @@ void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, co
     matrix_apply(w, mat, a, rows, n, y, ldy, pool_for(e, (double)n * (double)w->t->rows * (double)w->t->cols));
 }
 
+void apply_each(struct engine *e, const struct matrix_out *out, int n_out, struct acts *a, int n)
+{
+    double work = 0;
+    for (int i = 0; i < n_out; i++) {
+        if (!e->batch.part || e->batch.part->to == STEP_END)
+            show(e, out[i].w, 0, a, NULL, n);
+        work += (double)n * (double)out[i].w->t->rows * (double)out[i].w->t->cols;
+    }
+    matrix_apply_each(out, n_out, a, n, pool_for(e, work));
+}
+
 void engine_set_tap(struct engine *e, const struct engine_tap *tap)
 {
     e->tap = tap;

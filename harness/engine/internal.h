@@ -195,6 +195,8 @@ void show(struct engine *e, const struct matrix *w, int mat, const struct acts *
 /* The same, unless only the inputs of a later step are asked for, and multiply. */
 void apply(struct engine *e, const struct matrix *w, int mat, struct acts *a, const int *rows, int n, float *y,
            size_t ldy);
+/* The same for several matrices of the same rows. */
+void apply_each(struct engine *e, const struct matrix_out *out, int n_out, struct acts *a, int n);
 /* job(e, row, thread) for rows [0, n); work: floats touched a row, so that small things stay on one thread. */
 void rows_run(struct engine *e, int n, size_t work, void (*job)(struct engine *e, int row, int thread));
 

@@ -117,11 +117,8 @@ static void attention_in(struct engine *e)
         show(e, &l->q, 0, &e->a_in, NULL, n);
         return;
     }
-    apply(e, &l->q, 0, &e->a_in, NULL, n, e->b.q, q_wide);
-    if (l->owns_kv)
-        apply(e, &l->k, 0, &e->a_in, NULL, n, e->b.k, kv_wide);
-    if (l->owns_kv && !l->c->v_from_k)
-        apply(e, &l->v, 0, &e->a_in, NULL, n, e->b.v, kv_wide);
+    const struct matrix_out out[] = { { &l->q, e->b.q, q_wide }, { &l->k, e->b.k, kv_wide }, { &l->v, e->b.v, kv_wide } };
+    apply_each(e, out, !l->owns_kv ? 1 : l->c->v_from_k ? 2 : 3, &e->a_in, n);
     rows_run(e, n, q_wide + 2 * kv_wide, row_qkv);
 }
 
@@ -178,7 +175,21 @@ static void row_glu(struct engine *e, int row, int thread)
     vec_glu(e->k, e->c->activation, gate, row_of(e->b.up, row, (size_t)n), gate, n);
 }
 
+/* act(gate) * up of every row, ready for the last product. */
 static void dense_glu(struct engine *e)
+{
+    struct layer *l = e->batch.layer;
+    int n = e->batch.n, f = l->c->ffn_size;
+    struct pool *pool = pool_for(e, 2.0 * n * f * e->c->hidden);
+    if (!e->tap && matrix_apply_glu(&l->gate, &l->up, &e->a_in, n, e->c->activation, &l->down, &e->a_mid, pool))
+        return;
+    const struct matrix_out out[] = { { &l->gate, e->b.gate, (size_t)f }, { &l->up, e->b.up, (size_t)f } };
+    apply_each(e, out, 2, &e->a_in, n);
+    rows_run(e, n, (size_t)f * 8, row_glu);
+    acts_set(&e->a_mid, e->b.gate, (size_t)f, n, f);
+}
+
+static void dense_run(struct engine *e, enum layer_step from)
 {
     struct layer *l = e->batch.layer;
     int n = e->batch.n, f = l->c->ffn_size;
@@ -187,20 +198,10 @@ static void dense_glu(struct engine *e)
         show(e, &l->gate, 0, &e->a_in, NULL, n);
         return;
     }
-    apply(e, &l->gate, 0, &e->a_in, NULL, n, e->b.gate, (size_t)f);
-    apply(e, &l->up, 0, &e->a_in, NULL, n, e->b.up, (size_t)f);
-    rows_run(e, n, (size_t)f * 8, row_glu);
-}
-
-static void dense_run(struct engine *e, enum layer_step from)
-{
-    struct layer *l = e->batch.layer;
-    int n = e->batch.n, f = l->c->ffn_size;
-    if (from != STEP_DOWN)
+    if (from == STEP_DOWN)
+        acts_set(&e->a_mid, e->batch.part->inputs, (size_t)f, n, f);
+    else
         dense_glu(e);
-    if (ends_at(e, STEP_FFN))
-        return;
-    acts_set(&e->a_mid, from == STEP_DOWN ? e->batch.part->inputs : e->b.gate, (size_t)f, n, f);
     if (ends_at(e, STEP_DOWN)) {
         show(e, &l->down, 0, &e->a_mid, NULL, n);
         return;

@@ -224,6 +224,89 @@ static void test_large_panel(void **state)
     pool_close(pool);
 }
 
+/* ---- several matrices at once ---- */
+
+struct layer_case {
+    enum format_id gate, up, down;
+    int hidden, ffn, n;
+};
+
+/* down(act(gate x) * (up x)), product by product or as the set does it at once; gate's and up's own outputs behind it. */
+static float *layer_product(const struct kernels *k, const struct layer_case *c, struct tensor t[3], enum act_mode mode, const float *x,
+                            bool at_once, struct pool *pool)
+{
+    struct error err;
+    struct matrix w[3];
+    struct acts a, mid;
+    size_t f = (size_t)c->ffn, d = (size_t)c->hidden, n = (size_t)c->n;
+    float *y = calloc(n * (d + 2 * f), sizeof *y), *gate = y + n * d, *up = gate + n * f, *product = malloc(n * f * sizeof *product);
+    MUST(acts_open(&a, c->n, c->hidden, mode, &err));
+    MUST(acts_open(&mid, c->n, c->ffn, mode, &err));
+    for (int i = 0; i < 3; i++)
+        MUST(matrix_open(&w[i], k, &t[i], mode, false, pool, &err));
+    acts_set(&a, x, d, c->n, c->hidden);
+    const struct matrix_out out[] = { { &w[0], gate, f }, { &w[1], up, f } };
+    for (int i = 0; i < 2 && !at_once; i++)
+        matrix_apply(&w[i], 0, &a, NULL, c->n, out[i].y, f, pool);
+    if (at_once)
+        matrix_apply_each(out, 2, &a, c->n, pool);
+    if (!at_once || !matrix_apply_glu(&w[0], &w[1], &a, c->n, ACTIVATION_GELU_TANH, &w[2], &mid, pool)) {
+        vec_glu(k, ACTIVATION_GELU_TANH, gate, up, product, (int)(n * f));
+        acts_set(&mid, product, f, c->n, c->ffn);
+    }
+    matrix_apply(&w[2], 0, &mid, NULL, c->n, y, d, pool);
+    for (int i = 0; i < 3; i++)
+        matrix_close(&w[i]);
+    acts_close(&a);
+    acts_close(&mid);
+    free(product);
+    return y;
+}
+
+static void check_layer(const struct layer_case *c, struct pool *pool)
+{
+    struct tensor t[] = { random_tensor(c->gate, 1, c->ffn, c->hidden, false), random_tensor(c->up, 1, c->ffn, c->hidden, false),
+                          random_tensor(c->down, 1, c->hidden, c->ffn, false) };
+    size_t n = (size_t)c->n * (size_t)c->hidden, all = (size_t)c->n * (size_t)(c->hidden + 2 * c->ffn);
+    float *x = malloc(n * sizeof *x);
+    random_floats(x, n);
+    for (int mode = 0; mode < ACT_COUNT; mode++)
+        for (const struct kernels *const *k = kernels_all(); *k; k++) {
+            if (!kernels_supported(*k))
+                continue;
+            float *want = layer_product(*k, c, t, (enum act_mode)mode, x, false, pool);
+            float *got = layer_product(*k, c, t, (enum act_mode)mode, x, true, pool);
+            CHECK(!memcmp(want, got, all * sizeof *got), "%s %s: %s, %s, %s at once, %d x %d, n %d", kernels_name(*k),
+                  act_mode_names[mode], formats[c->gate].name, formats[c->up].name, formats[c->down].name, c->ffn, c->hidden, c->n);
+            free(want);
+            free(got);
+        }
+    free(x);
+    for (int i = 0; i < 3; i++)
+        tensor_free(&t[i]);
+}
+
+/* One round of the threads or several: formats that share a panel and such that do not, rows that are no whole pair of tiles,
+ * stripes, parts of rows, one row. */
+static void test_at_once(void **state)
+{
+    static const struct layer_case cases[] = {
+        { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q4_0, 256, 96, 1 },      { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q4_0, 320, 160, 29 },
+        { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q8_0, 2048, 64, 300 },   { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q4_K, 256, 256, 7 },
+        { FORMAT_Q4_K, FORMAT_Q4_K, FORMAT_Q6_K, 1024, 256, 44 },   { FORMAT_Q4_0, FORMAT_Q8_0, FORMAT_Q4_0, 64, 32, 5 },
+        { FORMAT_Q6_K, FORMAT_Q6_K, FORMAT_Q4_0, 512, 64, 3 },      { FORMAT_BF16, FORMAT_BF16, FORMAT_Q4_0, 64, 64, 9 },
+        { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_BF16, 64, 64, 9 },       { FORMAT_I4M, FORMAT_I4M, FORMAT_I4M, 256, 128, 13 },
+        { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q4_0, 32, 32, 1100 },    { FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_F32, 96, 40, 6 },
+    };
+    struct error err;
+    struct pool *pool;
+    (void)state;
+    MUST(pool_open(&pool, 2, &err));
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        check_layer(&cases[i], pool);
+    pool_close(pool);
+}
+
 /* What one activation row gives does not depend on its neighbours. */
 static void test_rows_alone(void **state)
 {
@@ -438,8 +521,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_find),      cmocka_unit_test(test_refused), cmocka_unit_test(test_products),
-        cmocka_unit_test(test_every_count), cmocka_unit_test(test_large_panel), cmocka_unit_test(test_rows_alone),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_every_count), cmocka_unit_test(test_large_panel), cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_vectors),   cmocka_unit_test(test_top2),    cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_tiles),
     };

@@ -131,14 +131,51 @@ void matrix_close(struct matrix *w)
     *w = (struct matrix){ 0 };
 }
 
+static struct product product_of(const struct matrix *w, struct acts *a, int n, struct pool *pool)
+{
+    assert(a->cols == w->t->cols && a->mode == w->mode && n <= a->max_rows);
+    return (struct product){ .w = w, .a = a, .n = n, .pool = pool, .rounding = rounding_of(w->mode, w->t->format) };
+}
+
 void matrix_apply(const struct matrix *w, int mat, struct acts *a, const int *row_list, int n, float *y, size_t ldy,
                   struct pool *pool)
 {
-    assert(a->cols == w->t->cols && a->mode == w->mode && n <= a->max_rows && mat < w->t->mats);
+    struct product p = product_of(w, a, n, pool);
+    assert(mat < w->t->mats);
+    p.mat = mat;
+    p.row_list = row_list;
+    p.y = y;
+    p.ldy = ldy;
+    if (n > 0)
+        w->k->apply(&p);
+}
+
+void matrix_apply_each(const struct matrix_out *out, int n_out, struct acts *a, int n, struct pool *pool)
+{
+    const struct kernels *k = out->w->k;
+    struct product p[MATRICES_AT_ONCE] = { { 0 } };
+    assert(n_out <= MATRICES_AT_ONCE);
     if (n <= 0)
         return;
-    struct product p = { w, mat, a, row_list, n, y, ldy, pool, rounding_of(w->mode, w->t->format) };
-    w->k->apply(&p);
+    for (int i = 0; i < n_out; i++) {
+        p[i] = product_of(out[i].w, a, n, pool);
+        p[i].y = out[i].y;
+        p[i].ldy = out[i].ldy;
+    }
+    if (k->apply_each)
+        k->apply_each(p, n_out);
+    for (int i = 0; i < n_out && !k->apply_each; i++)
+        k->apply(&p[i]);
+}
+
+bool matrix_apply_glu(const struct matrix *gate, const struct matrix *up, struct acts *a, int n, enum activation act,
+                      const struct matrix *next, struct acts *to, struct pool *pool)
+{
+    if (n <= 0 || !gate->k->apply_glu)
+        return false;
+    acts_set(to, NULL, 0, n, (int)gate->t->rows);
+    struct product p[2] = { product_of(gate, a, n, pool), product_of(up, a, n, pool) }, q = product_of(next, to, n, pool);
+    return gate->k->apply_glu(p, act, &q);
 }
 
 /* ---- vectors ---- */

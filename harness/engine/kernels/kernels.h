@@ -72,6 +72,20 @@ void matrix_close(struct matrix *w);
 void matrix_apply(const struct matrix *w, int mat, struct acts *a, const int *row_list, int n, float *y, size_t ldy,
                   struct pool *pool);
 
+/* matrix_apply of n_out matrices (mat 0) to the same n rows; one round of the threads where they can share one. */
+struct matrix_out {
+    const struct matrix *w;
+    float *y;
+    size_t ldy;
+};
+enum { MATRICES_AT_ONCE = 3 };
+void matrix_apply_each(const struct matrix_out *out, int n_out, struct acts *a, int n, struct pool *pool);
+
+/* The rows act(gate x) * (up x) as matrix_apply(next, ...) would round them, put into to; its f32 rows are not there.  False
+ * where the set or the formats have no such way: nothing was done. */
+bool matrix_apply_glu(const struct matrix *gate, const struct matrix *up, struct acts *a, int n, enum activation act,
+                      const struct matrix *next, struct acts *to, struct pool *pool);
+
 /* ---- vectors (rows are independent; callers split them over threads) ---- */
 
 /* y = (x * s) * w, w NULL: x * s.  s = 1 / sqrtf(sum / n + eps), each operation rounded, sum of squares: each square rounded,

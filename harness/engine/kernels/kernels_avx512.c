@@ -6,7 +6,8 @@
  *     Q4_0 i16     79 %           78            76             1040 (int16, vpdpwssd)
  *     Q4_0 q8      72             70            73             2050 (int8, vpdpbusd)
  *     1536 x 6144 with the rounding, i16 and q8: Q8_0 69, 61   Q4_K 63, 53   Q6_K 60, 51   IQ4_NL 74   int4 with zero points 66
- *     few rows, Q4_0 1536 x 12288: 16 rows i16 72, q8 63; 32 rows 70, 67.  One row: 67 .. 85 % of the read peak, 41 .. 76 GB/s
+ *     few rows, Q4_0 1536 x 12288: 16 rows i16 74, q8 63; 32 rows 76, 67.  One row: 75 .. 86 % of the read peak, 41 .. 76 GB/s
+ *     Q6_K, an output head of 1536 columns: one row 78 % of the read peak; 16 rows i16 59, q8 44; 32 rows 64, 50
  * The integer tile alone, its weights in L1 or L2, reaches 84.5 % (i16) and 75 % (q8) of the peaks.  What bounds it are the two
  * ports of the multipliers: per 32-block, 16 rows and activation row 16 vpdpwssd (8 vpdpbusd), 1 multiplication and 1 fma.
  * That is the price of the defined sum: 11 % of i16 and 20 % of q8, half of it the multiplication ws * s.  The conversion and
@@ -273,18 +274,27 @@ INLINE __m512 every_lane_f32(const uint8_t *p)
     return _mm512_set1_ps(x);
 }
 
+/* Scales of sub-block sub, at in the stripe: as prepared, or from the chunk's own (scales NULL: not) as expand_scales does. */
+INLINE __m512 scales_of(const int plane, const struct layout *l, const uint8_t *scales, int sub, const float *prepared)
+{
+    if (!scales)
+        return _mm512_load_ps(prepared);
+    __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scales + (plane == PLANE_6K ? 0 : 32 * sub))));
+    if (plane != PLANE_6K)
+        return d;
+    __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(scales + 32 + 16 * sub)));
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(index, _mm512_set1_epi32(l->index_bias))));
+}
+
 /* Accumulators f[r * T + t] and integer sums of two tiles r x T rows stay in registers. */
-INLINE void add_scaled(const struct stripe *w, int at, const uint8_t *const *half, const int T, const __m512i *isum, const uint8_t *scales,
-                       __m512 *f)
+INLINE void add_scaled(const __m512 *ws, const int T, const __m512i *isum, const uint8_t *scales, __m512 *f)
 {
     UNROLL
-    for (int r = 0; r < 2; r++) {
-        __m512 ws = half[r] ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)half[r])) : _mm512_load_ps(w->scale[at][r]);
+    for (int r = 0; r < 2; r++)
         UNROLL
         for (int t = 0; t < T; t++)
             f[r * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r * T + t]),
-                                           _mm512_mul_ps(ws, every_lane_f32(scales + 4 * t)), f[r * T + t]);
-    }
+                                           _mm512_mul_ps(ws[r], every_lane_f32(scales + 4 * t)), f[r * T + t]);
 }
 
 INLINE void add_mins(float (*min)[16], const int T, const int subs, const uint8_t *scales, const uint8_t *sums, __m512 *f)
@@ -341,9 +351,10 @@ INLINE void multiply_sub(const int plane, const bool wide, const int subs, const
             isum[i] = _mm512_add_epi32(isum[i], other[i]);
 }
 
-INLINE void multiply_block(const int plane, const bool wide, const int subs, bool has_min, const struct stripe *w, int at,
-                           const uint8_t *const *in, size_t half, int span, const int j, __m512i table, const uint8_t *panel,
-                           const int T, __m512 *f)
+/* Block j of a span: sub-blocks at .. of the stripe, sub .. of the chunk, whose scales lie in bytes behind its beginning (0: prepared). */
+INLINE void multiply_block(const int plane, const bool wide, const int subs, bool has_min, const struct layout *l,
+                           const struct stripe *w, int at, const uint8_t *const *in, size_t in_bytes, int sub, int span,
+                           const int j, __m512i table, const uint8_t *panel, const int T, __m512 *f)
 {
     const uint8_t *own[2] = { in[0], in[1] };
     const uint8_t *scales = panel + T * (wide ? 64 : 32), *starts = scales + T * 4, *sums = starts + T * subs * 4;
@@ -356,8 +367,11 @@ INLINE void multiply_block(const int plane, const bool wide, const int subs, boo
         /* Else the compiler keeps words that blocks share, and spills them. */
         __asm__("" : "+r"(own[0]), "+r"(own[1]));
         multiply_sub(plane, wide, subs, own, span, j, s, table, panel, T, isum);
-        const uint8_t *halves[2] = { half ? in[0] + half + 32 * s : NULL, half ? in[1] + half + 32 * s : NULL };
-        add_scaled(w, at + s, halves, T, isum, scales, f);
+        __m512 ws[2];
+        UNROLL
+        for (int r = 0; r < 2; r++)
+            ws[r] = scales_of(plane, l, in_bytes ? in[r] + in_bytes : NULL, sub + s, in_bytes ? NULL : w->scale[at + s][r]);
+        add_scaled(ws, T, isum, scales, f);
         if (has_min)
             add_mins(w->min[at + s], T, subs, scales, sums + 4 * s, f);
     }
@@ -376,14 +390,14 @@ INLINE void multiply_stripe(const int plane, const bool wide, const int subs, bo
     for (int b = 0; b < w->blocks;) {
         const uint8_t *const *in = w->chunk[b / CHUNK_BLOCKS];
         int first = b, end = w->blocks - b < CHUNK_BLOCKS ? w->blocks : b + CHUNK_BLOCKS;
-        size_t half = w->scale ? 0 : (size_t)(end - b) * (plane == PLANE_8 ? 512 : 256);      /* where the f16 scales lie */
+        size_t scales = w->scale ? 0 : layout_code_bytes(l, end - b);
         for (int s = 0; b < end; s++, b += span) {
             UNROLL
             for (int j = 0; j < span; j++, panel += (size_t)T * panel_unit(wide, 32 / subs)) {
                 if (ahead)
                     prefetch_block(ahead, w->next_step, b + j);
-                multiply_block(plane, wide, subs, has_min, w, (b + j) * subs, in,
-                               half ? half + (size_t)(32 * subs * (b + j - first)) : 0, s, j, table, panel, T, f);
+                multiply_block(plane, wide, subs, has_min, l, w, (b + j) * subs, in, scales, (b + j - first) * subs, s, j, table,
+                               panel, T, f);
             }
         }
     }
@@ -597,6 +611,8 @@ const struct kernels kernels_avx512 = {
     VECTOR_OPS,
     .pack = tiles_pack,
     .apply = tiles_apply,
+    .apply_each = tiles_apply_each,
+    .apply_glu = tiles_apply_glu,
     .tile = &tile_avx512,
     .peak = &peak_avx512,
 };

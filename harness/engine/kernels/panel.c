@@ -68,7 +68,24 @@ static void round_group(void *ctx, int job, int thread)
     }
 }
 
-struct panel panel_of(const struct product *p)
+void panel_fill(const struct panel *a, int group, int end, int block, const float *x)
+{
+    int n = a->p->n, first = group_first(n, a->groups, group), last = group_first(n, a->groups, end), begin = first;
+    float scale[CHUNK_BLOCKS];
+    int16_t codes[CHUNK_COLS];
+    for (int g = group; g < end; g++)
+        for (int T, next = group_first(n, a->groups, g + 1); first < next; first += T) {
+            T = width_of(a->ops->widths, next - first);
+            for (int t = 0; t < T; t++) {
+                int at = first + t - begin, b = at % CHUNK_BLOCKS;
+                if (!b)
+                    a->ops->round(a->p->rounding, x + 32 * at, 32 * at_most(CHUNK_BLOCKS, last - begin - at), codes, scale);
+                put_block(a, codes + 32 * b, scale[b], panel_at(a, first, T, block), T, t);
+            }
+        }
+}
+
+struct panel panel_to_fill(const struct product *p)
 {
     const struct format *f = &formats[p->w->t->format];
     struct panel a = { .p = p, .ops = p->w->k->tile, .layout = layout_of(p->w->t->format), .sub = f->int_block,
@@ -77,12 +94,33 @@ struct panel panel_of(const struct product *p)
     a.subs = 32 / a.sub;
     a.groups = groups_of(a.ops->group, p->n);
     a.unit = panel_unit(a.wide, a.sub);
-    /* A panel serves every matrix with the same rounding, bias and sub-block. */
-    int kind = (int)p->rounding << 16 | a.layout->bias << 8 | a.sub;
-    if (p->a->packed_kind != kind || p->a->packed_n != p->n || p->row_list || p->w->t->col_perm) {
+    return a;
+}
+
+/* A panel serves every matrix with the same rounding, bias and sub-block; 0: this one alone. */
+static int panel_kind(const struct product *p)
+{
+    enum format_id f = p->w->t->format;
+    return p->row_list || p->w->t->col_perm ? 0 : (int)p->rounding << 16 | layout_of(f)->bias << 8 | formats[f].int_block;
+}
+
+bool panel_shared(const struct product *p, const struct product *q)
+{
+    return p->rounding != ROUND_NONE && q->rounding != ROUND_NONE && panel_kind(p) && panel_kind(p) == panel_kind(q);
+}
+
+void panel_filled(const struct panel *a)
+{
+    a->p->a->packed_kind = panel_kind(a->p);
+    a->p->a->packed_n = a->p->n;
+}
+
+struct panel panel_of(const struct product *p)
+{
+    struct panel a = panel_to_fill(p);
+    if (!panel_kind(p) || p->a->packed_kind != panel_kind(p) || p->a->packed_n != p->n) {
         pool_run(p->pool, a.groups, round_group, &a);
-        p->a->packed_kind = p->row_list || p->w->t->col_perm ? 0 : kind;
-        p->a->packed_n = p->n;
+        panel_filled(&a);
     }
     return a;
 }

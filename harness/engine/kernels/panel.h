@@ -41,6 +41,15 @@ struct panel {
 /* The panel of p's activations; they are rounded unless an earlier product left them so. */
 struct panel panel_of(const struct product *p);
 
+/* The same for activations that come block by block: nothing is rounded yet.  Then, once for each 32-block of the columns and
+ * group of rows, x [rows of groups group .. end - 1][32], and when all are there panel_filled. */
+struct panel panel_to_fill(const struct product *p);
+void panel_fill(const struct panel *a, int group, int end, int block, const float *x);
+void panel_filled(const struct panel *a);
+
+/* Do both products read one panel, whichever of them it was rounded for? */
+bool panel_shared(const struct product *p, const struct product *q);
+
 /* n columns from k0 on of row i in stored order: in place, or put into buffer. */
 const float *panel_row(const struct product *p, int i, int k0, int n, float *buffer);
 

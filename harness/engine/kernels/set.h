@@ -65,6 +65,10 @@ struct kernels {
     struct vec_ops vec;
     bool (*pack)(struct matrix *w, struct pool *pool, struct error *err);      /* NULL: always in place */
     void (*apply)(const struct product *p);
+    /* n products of the same activations; may be NULL. */
+    void (*apply_each)(const struct product *p, int n);
+    /* See matrix_apply_glu; p: gate and up, next: whose activations come out.  May be NULL. */
+    bool (*apply_glu)(const struct product *p, enum activation activation, const struct product *next);
     const struct tile_ops *tile;        /* of sets that multiply by tiles.c */
     const struct peak_ops *peak;
 };

@@ -2,7 +2,8 @@
  *
  * Integer weights.  A tile is 16 rows (lane = row), packed as layout.h says; two tiles are multiplied at a time, so that
  * an activation is loaded once for 32 rows.  A set does it in one of two ways:
- *   - straight from the packed words (multiply_stripe), which are taken apart anew for each group of activation rows;
+ *   - straight from the packed words (multiply_stripe), which are taken apart anew for each group of activation rows; such
+ *     sets multiply several matrices in one round of the threads, and put gelu(gate) * up into the next panel;
  *   - from a scratch that stays in L1 (expand, multiply): each chunk of 256 columns is expanded once, then multiplied
  *     with one group of activation rows after another.  Codes there:
  *         wide (ACT_I16, or no int8 products): [32-block][16 words][16 lanes][2] u16; word 2 q + e holds elements 4 q + e and 4 q + e + 2
@@ -36,7 +37,7 @@ struct expanded {           /* one chunk of one tile */
 enum { STRIPE_CHUNKS = 12 };
 struct stripe {
     const uint8_t *chunk[STRIPE_CHUNKS][2];         /* as packed, or in expanded as PLANE_8 has them */
-    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: f16, in the chunks */
+    float (*scale)[2][TILE_ROWS], (*min)[2][TILE_ROWS];     /* [sub-block][tile][lane]; scale NULL: as in the chunks */
     uint8_t *expanded;                              /* NULL, or room for [chunk][2][256 columns][16 lanes] */
     int blocks;                                     /* of 32 columns, in all chunks */
     size_t next_step;                               /* bytes that each block reads ahead */
@@ -66,8 +67,8 @@ struct tile_ops {
      * first block. */
     void (*multiply)(const struct expanded *w, int tiles, bool wide, int sub, bool has_min, const uint8_t *panel, int T,
                      int blocks, float *acc, size_t step);
-    /* Instead of expand and multiply: fill scale, min and, if there is room for it, expanded of a stripe; add the stripe
-     * to sums, reading ahead from there on on the way (NULL: not). */
+    /* Instead of expand and multiply: fill scale, min and expanded of a stripe where there is room for them (it is not called
+     * where there is none); add the stripe to sums, reading ahead from there on on the way (NULL: not). */
     void (*begin_stripe)(enum format_id f, struct stripe *s);
     void (*multiply_stripe)(enum format_id f, const struct stripe *s, bool wide, const uint8_t *panel, int T,
                             const uint8_t *ahead, const struct sums *sums);
@@ -84,6 +85,9 @@ struct tile_ops {
 
 bool tiles_pack(struct matrix *w, struct pool *pool, struct error *err);
 void tiles_apply(const struct product *p);
+/* Of sets with multiply_stripe: see set.h. */
+void tiles_apply_each(const struct product *p, int n);
+bool tiles_apply_glu(const struct product *p, enum activation activation, const struct product *next);
 void float_tiles_apply(const struct product *p);       /* weights of ROUND_NONE */
 
 /* Bytes of one activation row in one 32-block of a panel. */
