@@ -220,6 +220,19 @@ static void expand_zeros(const uint8_t *in, int subs, const float (*scale)[16], 
     }
 }
 
+/* Scales of one packed chunk, and its mins where the format has them; [2 * sub-block]. */
+static void expand_numbers(enum format_id id, const uint8_t *chunk, int blocks, float (*scale)[16], float (*min)[16])
+{
+    const struct layout *l = layout_of(id);
+    int sub = formats[id].int_block, subs = blocks * 32 / sub;
+    const uint8_t *scales = chunk + layout_code_bytes(l, blocks), *mins = scales + layout_scale_bytes(l, blocks, sub);
+    expand_scales(l, scales, subs, l->index_bias, false, scale);
+    if (min && l->scales == SCALES_ZERO)
+        expand_zeros(mins, subs, (const float (*)[16])scale, min);
+    else if (min)
+        expand_scales(l, mins, subs, 0, true, min);
+}
+
 /* Q6_K codes are too much work to take apart for each group of rows. */
 static void expand_6k(struct stripe *s)
 {
@@ -239,19 +252,11 @@ static void expand_6k(struct stripe *s)
 
 static void begin_stripe_avx512(enum format_id id, struct stripe *s)
 {
-    const struct layout *l = layout_of(id);
     const struct format *f = &formats[id];
     for (int c = 0, left = s->blocks, at = 0; left > 0; c++, left -= CHUNK_BLOCKS) {
         int blocks = left < CHUNK_BLOCKS ? left : CHUNK_BLOCKS, subs = blocks * 32 / f->int_block;
-        for (int r = 0; r < 2 && s->scale; r++) {
-            const uint8_t *scales = s->chunk[c][r] + layout_code_bytes(l, blocks);
-            expand_scales(l, scales, subs, l->index_bias, false, &s->scale[at][r]);
-            const uint8_t *mins = scales + layout_scale_bytes(l, blocks, f->int_block);
-            if (l->scales == SCALES_ZERO)
-                expand_zeros(mins, subs, (const float (*)[16])&s->scale[at][r], &s->min[at][r]);
-            else if (f->has_min)
-                expand_scales(l, mins, subs, 0, true, &s->min[at][r]);
-        }
+        for (int r = 0; r < 2 && s->scale; r++)
+            expand_numbers(id, s->chunk[c][r], blocks, &s->scale[at][r], f->has_min ? &s->min[at][r] : NULL);
         at += subs;
     }
     if (s->expanded)
@@ -528,14 +533,10 @@ INLINE void expand_plane(const int plane, const struct layout *l, const uint8_t 
 static void expand_packed_avx512(enum format_id id, const uint8_t *chunk, int blocks, float *w)
 {
     const struct layout *l = layout_of(id);
-    const struct format *f = &formats[id];
-    int sub = f->int_block, subs = blocks * 32 / sub;
+    int sub = formats[id].int_block;
     float scale[32][16] __attribute__((aligned(64))), mins[32][16] __attribute__((aligned(64)));
-    float(*min)[16] = f->has_min ? mins : NULL;
-    const uint8_t *scales = chunk + layout_code_bytes(l, blocks);
-    expand_scales(l, scales, subs, l->index_bias, false, scale);
-    if (min)
-        expand_scales(l, scales + layout_scale_bytes(l, blocks, sub), subs, 0, true, min);
+    float(*min)[16] = formats[id].has_min ? mins : NULL;
+    expand_numbers(id, chunk, blocks, scale, min);
     switch (plane_of(l)) {
     case PLANE_4: expand_plane(PLANE_4, l, chunk, blocks, sub, scale, min, w); break;
     case PLANE_4_LUT: expand_plane(PLANE_4_LUT, l, chunk, blocks, sub, scale, min, w); break;
