@@ -67,15 +67,13 @@ static const float *key_rows(const struct tile *t, int row, int k, int n, float 
     return copy;
 }
 
-/* acc [n queries][FLOAT_ROWS] += columns k .. of their products with FLOAT_ROWS positions. */
-static void scores_part(const struct tile *t, int row, struct attention_query *const *qs, int n, int k, int cols, float *acc)
+/* acc [n queries][FLOAT_ROWS] += columns k .. of their products with FLOAT_ROWS positions; x [n][FLOAT_PART]: the queries' columns. */
+static void scores_part(const struct tile *t, int row, const float *x, int n, int k, int cols, float *acc)
 {
-    float copy[FLOAT_ROWS * FLOAT_PART], w[FLOAT_PART * FLOAT_ROWS] __attribute__((aligned(64))), x[QUERIES_AT_ONCE * FLOAT_PART];
+    float copy[FLOAT_ROWS * FLOAT_PART], w[FLOAT_PART * FLOAT_ROWS] __attribute__((aligned(64)));
     size_t step;
     const uint8_t *rows = (const uint8_t *)key_rows(t, row, k, cols, copy, &step);
     step *= sizeof(float);
-    for (int g = 0; g < n; g++)
-        memcpy(x + g * FLOAT_PART, qs[g]->q + k, (size_t)cols * sizeof *x);
     if (n <= widest_direct()) {
         multiply_direct(FORMAT_F32, rows, step, cols, rows, x, n, k == 0, acc);
         return;
@@ -90,13 +88,17 @@ static void scores_part(const struct tile *t, int row, struct attention_query *c
 /* Scores of n queries against every row of the tile; what stands beyond its last one is hidden later. */
 static void tile_scores(const struct tile *t, struct attention_query *const *qs, int n, int h, float *s)
 {
-    for (int j = 0; j < t->n; j += FLOAT_ROWS) {
-        float acc[QUERIES_AT_ONCE * FLOAT_ROWS];
-        for (int k = 0; k < h; k += FLOAT_PART)
-            scores_part(t, j, qs, n, k, h - k < FLOAT_PART ? h - k : FLOAT_PART, acc);
+    float x[QUERIES_AT_ONCE * FLOAT_PART], acc[ATTENTION_TILE / FLOAT_ROWS][QUERIES_AT_ONCE * FLOAT_ROWS];
+    for (int k = 0; k < h; k += FLOAT_PART) {
+        int cols = h - k < FLOAT_PART ? h - k : FLOAT_PART;
         for (int g = 0; g < n; g++)
-            memcpy(s + g * ATTENTION_TILE + j, acc + g * FLOAT_ROWS, FLOAT_ROWS * sizeof *s);
+            memcpy(x + g * FLOAT_PART, qs[g]->q + k, (size_t)cols * sizeof *x);
+        for (int j = 0; j < t->n; j += FLOAT_ROWS)
+            scores_part(t, j, x, n, k, cols, acc[j / FLOAT_ROWS]);
     }
+    for (int j = 0; j < t->n; j += FLOAT_ROWS)
+        for (int g = 0; g < n; g++)
+            memcpy(s + g * ATTENTION_TILE + j, acc[j / FLOAT_ROWS] + g * FLOAT_ROWS, FLOAT_ROWS * sizeof *s);
 }
 
 #define ROW(i)                              \
