@@ -193,7 +193,7 @@ static bool find_shape(const char *shape, const char *recipe, int *s, int *r, st
     const char *given = *s < 0 ? shape : recipe, *near = *s < 0 ? nearest_word(given, model_shapes(), ARRAY_LEN(shapes))
                                                                 : nearest_word(given, names, ARRAY_LEN(recipes));
     return fail(err, STATUS_USAGE, "no %s \"%s\"%s%s%s", *s < 0 ? "shape" : "recipe", given, near ? "; did you mean \"" : "", near ? near : "",
-                near ? "\"?" : "");
+                near ? "\"?" : *s < 0 ? "; `qdelta list models` names them" : "");
 }
 
 bool model_shape(struct model *m, const char *shape, const char *recipe, struct error *err)
