@@ -112,36 +112,52 @@ static bool weight_tensor(struct model_files *f, struct packed *p, const char *h
     return plain_tensor(f, r, s, t, err);
 }
 
-/* Experts kept as one matrix each stay where they are; unpacked ones whose blocks differ are unpacked again. */
+/* Experts kept as one matrix each, one describing them.  *differ: their unpacked blocks of 4 bits do, and nothing is in t. */
+static bool load_experts(struct model_files *f, struct packed *p, const struct slot *one, int64_t n, struct tensor *t, const uint8_t **parts,
+                         bool *differ, struct error *err)
+{
+    const struct tensor blank = *t;
+    *differ = false;
+    for (int64_t e = 0; e < n; e++) {
+        struct tensor part = blank;
+        const char *percent = strstr(one->hf, "%d");
+        char hf[128];
+        snprintf(hf, sizeof hf, "%.*s%d%s", (int)(percent - one->hf), one->hf, (int)e, percent + 2);
+        if (!weight_tensor(f, p, hf, one, &part, err))
+            return false;
+        if (e == 0)
+            *t = part;
+        else if (part.format != t->format && format_unpacked_4(part.format) && format_unpacked_4(t->format)) {
+            *t = blank;
+            *differ = true;
+            return true;
+        } else if (part.format != t->format || part.col_perm || t->col_perm)
+            return fail(err, STATUS_UNSUPPORTED, "%s: experts of %s differ in their format or column order", f->metadata_path, one->name);
+        parts[e] = part.data;
+    }
+    t->bytes *= (uint64_t)n;
+    return true;
+}
+
+/* They stay where they are; unpacked ones whose blocks differ are unpacked again. */
 static bool expert_stack(struct model_files *f, struct packed *p, const struct slot *s, struct tensor *t, struct error *err)
 {
     const uint8_t **parts = arena_new(&f->arena, (size_t)s->mats * sizeof *parts, err);
-    const struct tensor blank = *t;
     struct slot one = *s;
     size_t owned = f->n_owned;
+    bool differ;
     one.mats = 1;
-    for (int64_t e = 0; parts && e < s->mats; e++) {
-        struct tensor part = blank;
-        const char *percent = strstr(s->hf, "%d");
-        char hf[128];
-        snprintf(hf, sizeof hf, "%.*s%d%s", (int)(percent - s->hf), s->hf, (int)e, percent + 2);
-        if (!weight_tensor(f, p, hf, &one, &part, err))
+    if (!parts || !load_experts(f, p, &one, s->mats, t, parts, &differ, err))
+        return false;
+    if (differ) {
+        files_disown(f, owned);
+        one.any_scale = true;
+        if (!load_experts(f, p, &one, s->mats, t, parts, &differ, err))
             return false;
-        if (e == 0) {
-            *t = part;
-            t->bytes = part.bytes * (uint64_t)s->mats;
-        } else if (part.format != t->format && format_unpacked_4(part.format) && format_unpacked_4(t->format)) {
-            files_disown(f, owned);
-            one.any_scale = true;
-            e = -1;
-            continue;
-        } else if (part.format != t->format || part.col_perm || t->col_perm)
-            return fail(err, STATUS_UNSUPPORTED, "%s: experts of %s differ in their format or column order", f->metadata_path, s->name);
-        parts[e] = part.data;
     }
     t->data = NULL;
     t->parts = parts;
-    return parts != NULL;
+    return true;
 }
 
 static bool bind_slot(struct model *m, struct packed *p, const struct arch *a, const struct slot *s, struct tensor *t, struct error *err)

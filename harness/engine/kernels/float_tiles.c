@@ -4,8 +4,7 @@
 #include <string.h>
 
 /* One part of FLOAT_BLOCK activation rows stays in L2, and with it the sums of TILES_A_JOB tiles: the panel is then read
- * from L3 once for all of them.  Few activation rows take a job's tiles one
- * after the other: their weights are one stream. */
+ * from L3 once for all of them.  Few activation rows take a job's tiles one after the other: their weights are one stream. */
 enum { FLOAT_BLOCK = 256, TILES_A_JOB = 4, GATHER_ROWS = 8 };
 
 struct float_job {
